@@ -392,6 +392,7 @@ typedef struct Ctx {
 	Recompute recompute;   /* asked for on the command line */
 	uint32_t microbatches; /* asked for; 0 = choose */
 	uint32_t threads;      /* 0 = all */
+	int64_t memory_bytes;  /* limit of one rank's arena; 0 = 80 % of this machine's memory */
 	bool forward_only;
 	const char *plan_path; /* --plan; NULL = search */
 	const char *cluster_path;

@@ -44,7 +44,7 @@ test_functions(void)
 {
 	for (double x = -110; x < 95; x += 0.0137) {
 		const real r = (real)x;
-		close_to("exp", (double)gv_exp(r), exp((double)r), 1e-37);
+		close_to("exp", (double)gv_exp(r), (double)(real)exp((double)r), 1e-37);
 		close_to("tanh", (double)gv_tanh(r), tanh((double)r), 1e-7);
 		close_to("sigmoid", (double)gv_sigmoid(r), 1 / (1 + exp(-(double)r)), 1e-30);
 		close_to("erf", (double)gv_erf(r / 10), erf((double)(r / 10)), 1e-7);

@@ -1,0 +1,36 @@
+/*
+ * options.h - the command line of galvatronc as one table. Private to frontend/main.c and options.c.
+ */
+#ifndef GV_OPTIONS_H
+#define GV_OPTIONS_H
+
+#include "ir/ir.h"
+
+typedef enum Command { CMD_compile, CMD_eval } Command;
+
+struct Options {
+	Command command;
+	const char *file;      /* .gdl, or a dump of any level (.gir) */
+	const char *out;       /* -o DIR */
+	const char *target;    /* "host" */
+	const char *emit;      /* ast, a level, or plan text; NULL: programs */
+	const char *stop_after, *dump, *dump_dir;
+	const char *plan, *cluster;
+	const char *recompute, *precision, *memory;
+	const char *microbatches, *threads;
+	const char *set[64];
+	int nset;
+	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
+	/* eval */
+	const char *data, *steps, *seed, *init, *dump_grads, *lr, *order;
+};
+
+/* Fills *o from the arguments. Returns -1 to go on, else the exit status after one line on stderr (2: usage). */
+int options_parse(Options *o, int argc, char **argv);
+void options_help(FILE *f);
+/* "3", "512M", "2.5GiB", "80GB" -> bytes; false if it is not a size. */
+bool parse_bytes(const char *s, int64_t *bytes);
+/* A whole number in lo..hi; false otherwise. */
+bool parse_whole(const char *s, int64_t lo, int64_t hi, int64_t *value);
+
+#endif
