@@ -199,10 +199,13 @@ backward_block(const GvAttention *t, const Cell *c, int64_t q0, int64_t nq)
 	_Alignas(64) real s[BQ * BK], dp[BQ * BK];
 	real delta[BQ];
 	const int64_t k_end = key_end(t, q0 + nq);
-	const real *q = c->q + q0 * t->q_row, *dout = c->dout + q0 * t->o_row;
+	const GvAttentionGrad *g = t->grad;
+	const int64_t dout_row = g ? g->dout_row : t->o_row, dq_row = g ? g->dq_row : t->q_row,
+		      dk_row = g ? g->dk_row : t->k_row, dv_row = g ? g->dv_row : t->v_row;
+	const real *q = c->q + q0 * t->q_row, *dout = c->dout + q0 * dout_row;
 	for (int64_t i = 0; i < nq; i++) {
 		const real *restrict o = c->o + (q0 + i) * t->o_row, *restrict d =
-									 dout + i * t->o_row;
+									 dout + i * dout_row;
 		real x = 0;
 #pragma omp simd reduction(+ : x)
 		for (int64_t j = 0; j < t->dv; j++)
@@ -214,14 +217,14 @@ backward_block(const GvAttention *t, const Cell *c, int64_t q0, int64_t nq)
 		const real *k = c->k + k0 * t->k_row, *v = c->v + k0 * t->v_row;
 		gv_gemm(false, true, nq, nk, t->d, q, t->q_row, k, t->k_row, 0, s, BK);
 		finish_scores(t, c, q0, nq, k0, nk, s);
-		gv_gemm(false, true, nq, nk, t->dv, dout, t->o_row, v, t->v_row, 0, dp, BK);
+		gv_gemm(false, true, nq, nk, t->dv, dout, dout_row, v, t->v_row, 0, dp, BK);
 		grad_tile(t, c, q0, nq, k0, nk, delta, s, dp);
-		gv_gemm(true, false, nk, t->dv, nq, s, BK, dout, t->o_row, 1,
-			c->dv + k0 * t->v_row, t->v_row);
+		gv_gemm(true, false, nk, t->dv, nq, s, BK, dout, dout_row, 1,
+			c->dv + k0 * dv_row, dv_row);
 		gv_gemm(false, false, nq, t->d, nk, dp, BK, k, t->k_row, 1,
-			c->dq + q0 * t->q_row, t->q_row);
+			c->dq + q0 * dq_row, dq_row);
 		gv_gemm(true, false, nk, t->d, nq, dp, BK, q, t->q_row, 1,
-			c->dk + k0 * t->k_row, t->k_row);
+			c->dk + k0 * dk_row, dk_row);
 	}
 }
 
@@ -240,12 +243,18 @@ axis_is_shared(const GvAttention *t, int a)
 static Cell
 cell_at(const GvAttention *t, const Operands *x, const int64_t *index)
 {
+	const GvAttentionGrad *g = t->grad;
 	int64_t q = 0, k = 0, v = 0, o = 0, lse = 0, mask = 0, bias = 0, drop = t->drop_base;
+	int64_t dout = 0, dq = 0, dk = 0, dv = 0;
 	for (int a = 0; a < t->nouter; a++) {
 		q += index[a] * t->q[a];
 		k += index[a] * t->k[a];
 		v += index[a] * t->v[a];
 		o += index[a] * t->o[a];
+		dout += index[a] * (g ? g->dout[a] : t->o[a]);
+		dq += index[a] * (g ? g->dq[a] : t->q[a]);
+		dk += index[a] * (g ? g->dk[a] : t->k[a]);
+		dv += index[a] * (g ? g->dv[a] : t->v[a]);
 		lse += index[a] * t->lse[a];
 		mask += index[a] * t->mask_outer[a];
 		bias += index[a] * t->bias_outer[a];
@@ -256,12 +265,12 @@ cell_at(const GvAttention *t, const Operands *x, const int64_t *index)
 	    .k = x->k + k,
 	    .v = x->v + v,
 	    .o = x->o ? x->o + o : NULL,
-	    .dout = x->dout ? x->dout + o : NULL,
+	    .dout = x->dout ? x->dout + dout : NULL,
 	    .out = x->out ? x->out + o : NULL,
 	    .lse = x->lse ? x->lse + lse : NULL,
-	    .dq = x->dq ? x->dq + q : NULL,
-	    .dk = x->dk ? x->dk + k : NULL,
-	    .dv = x->dv ? x->dv + v : NULL,
+	    .dq = x->dq ? x->dq + dq : NULL,
+	    .dk = x->dk ? x->dk + dk : NULL,
+	    .dv = x->dv ? x->dv + dv : NULL,
 	    .dbias = x->dbias ? x->dbias + bias : NULL,
 	    .mask = t->mask ? t->mask + mask : NULL,
 	    .bias = t->bias ? t->bias + bias : NULL,
@@ -346,6 +355,7 @@ gv_attention_grad(const GvAttention *t, const real *q, const real *k, const real
 			    .dk = dk,
 			    .dv = dv,
 			    .dbias = dbias};
+	const GvAttentionGrad *g = t->grad;
 	const int64_t shared = spread(t, true, 0, NULL), cells = spread(t, false, 0, NULL);
 	if (dbias) zero_bias(t, dbias);
 		/* A bias lacks carried axes as a rule, so its gradient is summed by one thread, in order. */
@@ -356,9 +366,9 @@ gv_attention_grad(const GvAttention *t, const real *q, const real *k, const real
 		for (int64_t s = 0; s < shared; s++) {
 			spread(t, true, s, index);
 			const Cell c = cell_at(t, &x, index);
-			zero_rows(c.dq, t->sq, t->q_row, t->d);
-			zero_rows(c.dk, t->sk, t->k_row, t->d);
-			zero_rows(c.dv, t->sk, t->v_row, t->dv);
+			zero_rows(c.dq, t->sq, g ? g->dq_row : t->q_row, t->d);
+			zero_rows(c.dk, t->sk, g ? g->dk_row : t->k_row, t->d);
+			zero_rows(c.dv, t->sk, g ? g->dv_row : t->v_row, t->dv);
 		}
 		for (int64_t s = 0; s < shared; s++) {
 			spread(t, true, s, index);

@@ -221,10 +221,18 @@ typedef struct GvAttention {
 	uint32_t threshold; /* of gv_bits; 0: none */
 	real inv_keep;
 	int64_t drop_outer[8], drop_q, drop_base;
+	const struct GvAttentionGrad *grad; /* gv_attention_grad: NULL: dout is laid out as o; dq, dk, dv as q, k, v */
 } GvAttention;
+
+/* Strides of the gradients where they differ from what they are gradients of (q, k, v are often views of one packed
+ * tensor). Carried axes an operand lacks have stride 0 here too. */
+typedef struct GvAttentionGrad {
+	int64_t dout[8], dq[8], dk[8], dv[8];
+	int64_t dout_row, dq_row, dk_row, dv_row;
+} GvAttentionGrad;
 void gv_attention(const GvAttention *t, const real *q, const real *k, const real *v, real *o,
 		  real *lse);
-/* dq, dk, dv are overwritten, laid out as q, k, v; dbias (NULL: not wanted), laid out as bias, is overwritten. */
+/* dq, dk, dv are overwritten, laid out as q, k, v or as t->grad says; dbias (NULL: not wanted), laid out as bias, is overwritten. */
 void gv_attention_grad(const GvAttention *t, const real *q, const real *k, const real *v,
 		       const real *o, const real *lse, const real *dout, real *dq, real *dk,
 		       real *dv, real *dbias);
