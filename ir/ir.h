@@ -390,6 +390,7 @@ typedef struct Ctx {
 	Diag *diag;
 	DType precision;       /* 0: as the model says */
 	Recompute recompute;   /* asked for on the command line */
+	bool recompute_given;  /* ... at all; otherwise the plan pass chooses the least that fits */
 	uint32_t microbatches; /* asked for; 0 = choose */
 	uint32_t threads;      /* 0 = all */
 	int64_t memory_bytes;  /* limit of one rank's arena; 0 = 80 % of this machine's memory */
@@ -511,6 +512,8 @@ bool ir_body_equal(const Module *m, const Body *a, const Body *b); /* structure 
 
 /* ==== plan.c ==== */
 void plan_print(const Module *m, Buf *out);
+/* For people, a few lines: stages, microbatches, recompute, memory by section. */
+void plan_summary(const Module *m, Buf *out);
 /* Reads a .plan text against the module's instances; false after diagnostics. */
 bool plan_parse(Module *m, Diag *d, Name file, const char *text, size_t len);
 

@@ -1,0 +1,10 @@
+/* evaluate.h - `galvatronc eval`. Private to frontend/. */
+#ifndef GV_EVALUATE_H
+#define GV_EVALUATE_H
+
+#include "ir/ir.h"
+
+/* Runs `steps` training steps (level graph: forward passes) and prints a line for each. False after diagnostics. */
+bool evaluate(Ctx *c, const Module *m, const EvalOptions *o, const char *data, int64_t steps);
+
+#endif

@@ -1,0 +1,210 @@
+/*
+ * main.c - the driver, and the only file that knows all four parts of the compiler. Read this first:
+ *
+ *   load     GDL through the front end, or a dump of any level
+ *   passes   graph -> train -> plan -> spmd -> sched -> mem (passes/pipeline.c holds the list)
+ *   codegen  one C source per stage, a Makefile, a manifest
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codegen/codegen.h"
+#include "frontend/evaluate.h"
+#include "frontend/frontend.h"
+#include "frontend/options.h"
+#include "ir/ir.h"
+#include "passes/passes.h"
+
+#ifndef GV_VERSION
+#define GV_VERSION "0.1"
+#endif
+
+static const char *
+base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+static bool
+ends_with(const char *s, const char *end)
+{
+	const size_t n = strlen(s), k = strlen(end);
+	return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+static int
+bad_value(const char *option, const char *value, const char *known)
+{
+	fprintf(stderr, "galvatronc: %s=%s: expected %s\n", option, value, known);
+	return 2;
+}
+
+/* Options that passes need, checked. Returns -1 to go on, else the exit status. */
+static int
+fill_ctx(Ctx *c, const Options *o)
+{
+	int64_t n;
+	if (o->precision) {
+		c->precision = dtype_parse(o->precision);
+		if (!dtype_float(c->precision)) return bad_value("--precision", o->precision, "f32, f64 or bf16");
+	}
+	if (o->recompute) {
+		int k = 0;
+		while (k < 3 && strcmp(recompute_str[k], o->recompute) != 0)
+			k++;
+		if (k == 3) return bad_value("--recompute", o->recompute, "none, selective or full");
+		c->recompute = (Recompute)k;
+		c->recompute_given = true;
+	}
+	if (o->microbatches) {
+		if (!parse_whole(o->microbatches, 1, 1 << 30, &n))
+			return bad_value("--microbatches", o->microbatches, "a whole number from 1");
+		c->microbatches = (uint32_t)n;
+	}
+	if (o->threads) {
+		if (!parse_whole(o->threads, 1, 4096, &n))
+			return bad_value("--threads", o->threads, "a whole number from 1 to 4096");
+		c->threads = (uint32_t)n;
+	}
+	if (o->memory && !parse_bytes(o->memory, &c->memory_bytes))
+		return bad_value("--memory", o->memory, "a size such as 512M, 2.5GiB or 80GB");
+	if (o->target && strcmp(o->target, "host") != 0) return bad_value("--target", o->target, "host");
+	if (o->cluster) {
+		fprintf(stderr, "galvatronc: --cluster: planning for another machine needs many ranks, which this release has not\n");
+		return 2;
+	}
+	c->forward_only = o->forward;
+	c->plan_path = o->plan;
+	return -1;
+}
+
+/* The module of o->file: elaborated GDL, or a dump. NULL after diagnostics. */
+static Module *
+load(Ctx *c, const Options *o)
+{
+	if (!ends_with(o->file, ".gir")) {
+		const FeOptions fe = {.path = o->file, .set = (const char *const *)o->set, .nset = o->nset,
+		                      .precision = c->precision, .host = true};
+		return fe_load(c, &fe);
+	}
+	size_t n;
+	const char *text = file_read(c->perm, o->file, (size_t)1 << 30, &n);
+	if (!text) {
+		diag_error(c->diag, (Loc){0}, "cannot read '%s': %s", o->file, strerror(errno));
+		return NULL;
+	}
+	if (o->nset) {
+		diag_error(c->diag, (Loc){0}, "--set changes a GDL file; the extents of a dump are fixed");
+		return NULL;
+	}
+	const Name file = name_of(c->names, base_name(o->file));
+	diag_source(c->diag, file, text, n);
+	Module *m = ir_parse(c->perm, c->names, c->diag, file, text, n);
+	return m && ir_verify(m, c->diag, base_name(o->file)) ? m : NULL;
+}
+
+/* The last pass that must run for --emit or --stop-after; NULL: all. False: no such level. */
+static bool
+last_pass(const Options *o, const char **stop)
+{
+	*stop = o->stop_after;
+	if (!o->emit || o->stop_after || strcmp(o->emit, "gir") == 0) return true;
+	int level = 0;
+	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
+		level++;
+	if (level == LV_COUNT) return false;
+	size_t n;
+	const Pass *passes = pass_list(&n);
+	for (size_t i = 0; i < n; i++)
+		if ((int)passes[i].out == level) *stop = passes[i].name;
+	return true;
+}
+
+static void
+print_summary(const Ctx *c, const Module *m, const char *dir)
+{
+	Buf b;
+	buf_init(&b, c->tmp);
+	buf_puts(&b, name_str(m->names, m->model));
+	buf_puts(&b, ": ");
+	buf_count(&b, ir_param_count(m));
+	buf_puts(&b, " parameters\n");
+	plan_summary(m, &b);
+	buf_printf(&b, "now:  make -C %s && %s/stage_0 --help\n", dir, dir);
+	fputs(b.s, stdout);
+}
+
+/* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
+static int
+run(Ctx *c, const Options *o)
+{
+	if (o->emit && strcmp(o->emit, "ast") == 0) return fe_dump_ast(c, o->file, stdout) ? 0 : 1;
+	const char *stop;
+	if (!last_pass(o, &stop)) return bad_value("--emit", o->emit, "ast, graph, train, plan, spmd, sched, mem or gir");
+	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
+		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, --emit=LEVEL prints one\n");
+		return 2;
+	}
+	Module *m = load(c, o);
+	if (!m) return 1;
+	const PassOptions po = {.dump = o->dump, .dump_dir = o->dump_dir, .stop_after = stop,
+	                        .roundtrip = o->roundtrip, .time = o->time, .explain = o->explain};
+	if (!pass_run_all(c, &m, &po)) return 1;
+	if (o->command == CMD_eval) {
+		int64_t steps = 1, seed = (int64_t)m->train.seed, order = 0;
+		if (o->steps && !parse_whole(o->steps, 1, 1000000, &steps)) return bad_value("--steps", o->steps, "a whole number from 1");
+		if (o->seed && !parse_whole(o->seed, 0, INT64_MAX, &seed)) return bad_value("--seed", o->seed, "a whole number from 0");
+		if (o->order && !parse_whole(o->order, 0, UINT32_MAX, &order)) return bad_value("--order", o->order, "a whole number from 0");
+		const EvalOptions eo = {.f64 = m->train.precision == DT_f64 || c->precision == DT_f64, .seed = (uint64_t)seed, .train = true,
+		                        .ranks = m->level >= LV_plan ? m->plan.ranks : 1, .adversarial = o->order != NULL,
+		                        .order_seed = (uint32_t)order};
+		return evaluate(c, m, &eo, o->data, steps) ? 0 : 1;
+	}
+	if (o->emit) {
+		Buf b;
+		buf_init(&b, c->tmp);
+		ir_print(m, &b);
+		fwrite(b.s, 1, b.n, stdout);
+		return 0;
+	}
+	if (!o->out) return 0; /* --stop-after alone */
+	const CgOptions cg = {.dir = o->out};
+	if (!cg_emit(c, m, &cg)) return 1;
+	if (!o->quiet) print_summary(c, m, o->out);
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	Options o = {0};
+	int status = options_parse(&o, argc, argv);
+	if (status >= 0) return status;
+	if (o.help) {
+		options_help(stdout);
+		return 0;
+	}
+	if (o.version) {
+		puts("galvatronc " GV_VERSION);
+		return 0;
+	}
+	if (o.print_passes) {
+		pass_print_list(stdout);
+		return 0;
+	}
+	Ctx c = {.perm = arena_new(), .tmp = arena_new()};
+	c.names = names_new(c.perm);
+	c.diag = diag_new(c.perm, c.names, stderr);
+	status = fill_ctx(&c, &o);
+	if (status < 0) status = run(&c, &o);
+	if (fflush(stdout) != 0 && status == 0) {
+		fprintf(stderr, "galvatronc: writing the output: %s\n", strerror(errno));
+		status = 1;
+	}
+	arena_free(c.tmp);
+	arena_free(c.perm);
+	return status;
+}
