@@ -26,21 +26,27 @@ named(const Module *m, const Input *in, const char *name)
 
 /* Windows of the text: element (sample, position) of tokens, or of what follows when `next`. */
 static bool
-fill_text(const Feed *f, Diag *d, const Input *in, uint64_t step, int64_t next, double *x, int64_t n)
+fill_text(const Feed *f, Diag *d, const Input *in, uint64_t step, int64_t next, double *x,
+	  int64_t n)
 {
 	const int64_t batch = ir_extent(f->m, f->m->batch), seq = n / batch;
-	const int64_t windows = ((int64_t)f->bytes - 1) / seq, range = in->range.i ? ir_extent(f->m, in->range) : 256;
+	const int64_t windows = ((int64_t)f->bytes - 1) / seq,
+		      range = in->range.i ? ir_extent(f->m, in->range) : 256;
 	if (windows < 1) {
-		diag_error(d, (Loc){0}, "the data has %zu bytes, one sample takes %lld and the byte that follows", f->bytes,
-		           (long long)seq);
+		diag_error(
+		    d, (Loc){0},
+		    "the data has %zu bytes, one sample takes %lld and the byte that follows",
+		    f->bytes, (long long)seq);
 		return false;
 	}
 	for (int64_t i = 0; i < n; i++) {
-		const int64_t sample = (int64_t)((step * (uint64_t)batch + (uint64_t)(i / seq)) % (uint64_t)windows);
+		const int64_t sample =
+		    (int64_t)((step * (uint64_t)batch + (uint64_t)(i / seq)) %
+			      (uint64_t)windows);
 		x[i] = f->text[sample * seq + i % seq + next];
 		if (x[i] < range) continue;
-		diag_error(d, in->loc, "byte %d in the data, but '%s' holds indices below %lld", (int)x[i],
-		           name_str(f->m->names, in->name), (long long)range);
+		diag_error(d, in->loc, "byte %d in the data, but '%s' holds indices below %lld",
+			   (int)x[i], name_str(f->m->names, in->name), (long long)range);
 		return false;
 	}
 	return true;
@@ -52,7 +58,8 @@ fill_drawn(const Feed *f, const Input *in, uint64_t step, double *x, int64_t n)
 	const uint64_t key = rng_key(f->seed + step, name_str(f->m->names, in->name));
 	for (int64_t i = 0; i < n; i++) {
 		if (in->range.i)
-			x[i] = floor(rng_uniform(key, (uint64_t)i) * (double)ir_extent(f->m, in->range));
+			x[i] = floor(rng_uniform(key, (uint64_t)i) *
+				     (double)ir_extent(f->m, in->range));
 		else if (in->type.dt == DT_bool)
 			x[i] = rng_uniform(key, (uint64_t)i) < 0.75;
 		else if (dtype_float(in->type.dt))
@@ -69,13 +76,15 @@ feed_step(const Feed *f, Ctx *c, uint64_t step)
 		const Input *in = &f->m->inputs[k];
 		const int64_t n = type_count(f->m, NULL, &in->type);
 		double *x = NEW_N(c->tmp, double, n);
-		const bool tokens = named(f->m, in, "tokens"), labels = named(f->m, in, "labels");
+		const bool tokens = named(f->m, in, "tokens"),
+			   labels = named(f->m, in, "labels");
 		if (f->text && (tokens || labels)) {
 			if (!fill_text(f, c->diag, in, step, labels, x, n)) return false;
 		} else {
 			fill_drawn(f, in, step, x, n);
 		}
-		if (!eval_set(f->eval, name_str(f->m->names, in->name), x, (size_t)n)) return false;
+		if (!eval_set(f->eval, name_str(f->m->names, in->name), x, (size_t)n))
+			return false;
 	}
 	return true;
 }
@@ -95,9 +104,11 @@ evaluate(Ctx *c, const Module *m, const EvalOptions *o, const char *data, int64_
 {
 	Feed f = {.m = m, .seed = o->seed};
 	if (data) {
-		f.text = (const unsigned char *)file_read(c->perm, data, (size_t)1 << 32, &f.bytes);
+		f.text =
+		    (const unsigned char *)file_read(c->perm, data, (size_t)1 << 32, &f.bytes);
 		if (!f.text) {
-			diag_error(c->diag, (Loc){0}, "cannot read '%s': %s", data, strerror(errno));
+			diag_error(c->diag, (Loc){0}, "cannot read '%s': %s", data,
+				   strerror(errno));
 			return false;
 		}
 	}

@@ -49,31 +49,38 @@ fill_ctx(Ctx *c, const Options *o)
 	int64_t n;
 	if (o->precision) {
 		c->precision = dtype_parse(o->precision);
-		if (!dtype_float(c->precision)) return bad_value("--precision", o->precision, "f32, f64 or bf16");
+		if (!dtype_float(c->precision))
+			return bad_value("--precision", o->precision, "f32, f64 or bf16");
 	}
 	if (o->recompute) {
 		int k = 0;
 		while (k < 3 && strcmp(recompute_str[k], o->recompute) != 0)
 			k++;
-		if (k == 3) return bad_value("--recompute", o->recompute, "none, selective or full");
+		if (k == 3)
+			return bad_value("--recompute", o->recompute,
+					 "none, selective or full");
 		c->recompute = (Recompute)k;
 		c->recompute_given = true;
 	}
 	if (o->microbatches) {
 		if (!parse_whole(o->microbatches, 1, 1 << 30, &n))
-			return bad_value("--microbatches", o->microbatches, "a whole number from 1");
+			return bad_value("--microbatches", o->microbatches,
+					 "a whole number from 1");
 		c->microbatches = (uint32_t)n;
 	}
 	if (o->threads) {
 		if (!parse_whole(o->threads, 1, 4096, &n))
-			return bad_value("--threads", o->threads, "a whole number from 1 to 4096");
+			return bad_value("--threads", o->threads,
+					 "a whole number from 1 to 4096");
 		c->threads = (uint32_t)n;
 	}
 	if (o->memory && !parse_bytes(o->memory, &c->memory_bytes))
 		return bad_value("--memory", o->memory, "a size such as 512M, 2.5GiB or 80GB");
-	if (o->target && strcmp(o->target, "host") != 0) return bad_value("--target", o->target, "host");
+	if (o->target && strcmp(o->target, "host") != 0)
+		return bad_value("--target", o->target, "host");
 	if (o->cluster) {
-		fprintf(stderr, "galvatronc: --cluster: planning for another machine needs many ranks, which this release has not\n");
+		fprintf(stderr, "galvatronc: --cluster: planning for another machine needs "
+				"many ranks, which this release has not\n");
 		return 2;
 	}
 	c->forward_only = o->forward;
@@ -86,8 +93,11 @@ static Module *
 load(Ctx *c, const Options *o)
 {
 	if (!ends_with(o->file, ".gir")) {
-		const FeOptions fe = {.path = o->file, .set = (const char *const *)o->set, .nset = o->nset,
-		                      .precision = c->precision, .host = true};
+		const FeOptions fe = {.path = o->file,
+				      .set = (const char *const *)o->set,
+				      .nset = o->nset,
+				      .precision = c->precision,
+				      .host = true};
 		return fe_load(c, &fe);
 	}
 	size_t n;
@@ -97,7 +107,8 @@ load(Ctx *c, const Options *o)
 		return NULL;
 	}
 	if (o->nset) {
-		diag_error(c->diag, (Loc){0}, "--set changes a GDL file; the extents of a dump are fixed");
+		diag_error(c->diag, (Loc){0},
+			   "--set changes a GDL file; the extents of a dump are fixed");
 		return NULL;
 	}
 	const Name file = name_of(c->names, base_name(o->file));
@@ -141,26 +152,41 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 static int
 run(Ctx *c, const Options *o)
 {
-	if (o->emit && strcmp(o->emit, "ast") == 0) return fe_dump_ast(c, o->file, stdout) ? 0 : 1;
+	if (o->emit && strcmp(o->emit, "ast") == 0)
+		return fe_dump_ast(c, o->file, stdout) ? 0 : 1;
 	const char *stop;
-	if (!last_pass(o, &stop)) return bad_value("--emit", o->emit, "ast, graph, train, plan, spmd, sched, mem or gir");
+	if (!last_pass(o, &stop))
+		return bad_value("--emit", o->emit,
+				 "ast, graph, train, plan, spmd, sched, mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
-		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, --emit=LEVEL prints one\n");
+		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
+				"--emit=LEVEL prints one\n");
 		return 2;
 	}
 	Module *m = load(c, o);
 	if (!m) return 1;
-	const PassOptions po = {.dump = o->dump, .dump_dir = o->dump_dir, .stop_after = stop,
-	                        .roundtrip = o->roundtrip, .time = o->time, .explain = o->explain};
+	const PassOptions po = {.dump = o->dump,
+				.dump_dir = o->dump_dir,
+				.stop_after = stop,
+				.roundtrip = o->roundtrip,
+				.time = o->time,
+				.explain = o->explain};
 	if (!pass_run_all(c, &m, &po)) return 1;
 	if (o->command == CMD_eval) {
 		int64_t steps = 1, seed = (int64_t)m->train.seed, order = 0;
-		if (o->steps && !parse_whole(o->steps, 1, 1000000, &steps)) return bad_value("--steps", o->steps, "a whole number from 1");
-		if (o->seed && !parse_whole(o->seed, 0, INT64_MAX, &seed)) return bad_value("--seed", o->seed, "a whole number from 0");
-		if (o->order && !parse_whole(o->order, 0, UINT32_MAX, &order)) return bad_value("--order", o->order, "a whole number from 0");
-		const EvalOptions eo = {.f64 = m->train.precision == DT_f64 || c->precision == DT_f64, .seed = (uint64_t)seed, .train = true,
-		                        .ranks = m->level >= LV_plan ? m->plan.ranks : 1, .adversarial = o->order != NULL,
-		                        .order_seed = (uint32_t)order};
+		if (o->steps && !parse_whole(o->steps, 1, 1000000, &steps))
+			return bad_value("--steps", o->steps, "a whole number from 1");
+		if (o->seed && !parse_whole(o->seed, 0, INT64_MAX, &seed))
+			return bad_value("--seed", o->seed, "a whole number from 0");
+		if (o->order && !parse_whole(o->order, 0, UINT32_MAX, &order))
+			return bad_value("--order", o->order, "a whole number from 0");
+		const EvalOptions eo = {.f64 = m->train.precision == DT_f64 ||
+					       c->precision == DT_f64,
+					.seed = (uint64_t)seed,
+					.train = true,
+					.ranks = m->level >= LV_plan ? m->plan.ranks : 1,
+					.adversarial = o->order != NULL,
+					.order_seed = (uint32_t)order};
 		return evaluate(c, m, &eo, o->data, steps) ? 0 : 1;
 	}
 	if (o->emit) {

@@ -21,29 +21,41 @@ typedef struct OptDef {
 #define FLAG(field) OPT_flag, offsetof(Options, field)
 
 static const OptDef defs[] = {
-    {"-o", "DIR", TEXT(out), "write the programs there: DIR/Makefile, DIR/src, and after make DIR/stage_*"},
+    {"-o", "DIR", TEXT(out),
+     "write the programs there: DIR/Makefile, DIR/src, and after make DIR/stage_*"},
     {"--target", "NAME", TEXT(target), "host (C, BLAS, OpenMP); the default"},
-    {"--set", "NAME=VALUE", OPT_list, offsetof(Options, set), "set a top-level axis or number; may be repeated"},
-    {"--precision", "TYPE", TEXT(precision), "f32 or f64, over the model's own; bf16 means f32 on the host"},
-    {"--microbatches", "N", TEXT(microbatches), "split the batch of a step in N; default: the fewest that fit"},
-    {"--recompute", "MODE", TEXT(recompute), "none, selective or full; default: the least that fits"},
-    {"--memory", "BYTES", TEXT(memory), "a rank's memory, as in 512M or 16GiB; default: 80 % of this machine's"},
+    {"--set", "NAME=VALUE", OPT_list, offsetof(Options, set),
+     "set a top-level axis or number; may be repeated"},
+    {"--precision", "TYPE", TEXT(precision),
+     "f32 or f64, over the model's own; bf16 means f32 on the host"},
+    {"--microbatches", "N", TEXT(microbatches),
+     "split the batch of a step in N; default: the fewest that fit"},
+    {"--recompute", "MODE", TEXT(recompute),
+     "none, selective or full; default: the least that fits"},
+    {"--memory", "BYTES", TEXT(memory),
+     "a rank's memory, as in 512M or 16GiB; default: 80 % of this machine's"},
     {"--threads", "N", TEXT(threads), "threads of one rank; default: all the cores it may use"},
-    {"--forward", NULL, FLAG(forward), "a program without gradients: validation loss and sampling only"},
+    {"--forward", NULL, FLAG(forward),
+     "a program without gradients: validation loss and sampling only"},
     {"--plan", "FILE", TEXT(plan), "use this plan, checked, instead of searching for one"},
-    {"--emit", "WHAT", TEXT(emit), "print ast, graph, train, plan, spmd, sched, mem or gir (as far as it went) and stop"},
+    {"--emit", "WHAT", TEXT(emit),
+     "print ast, graph, train, plan, spmd, sched, mem or gir (as far as it went) and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
-    {"-d", "PASS,..", TEXT(dump), "print the module after these passes (all: every one) on stderr"},
+    {"-d", "PASS,..", TEXT(dump),
+     "print the module after these passes (all: every one) on stderr"},
     {"--dump-dir", "DIR", TEXT(dump_dir), "write DIR/NN-pass.gir after every pass"},
-    {"--roundtrip", NULL, FLAG(roundtrip), "print, parse and go on with the re-read module after every pass"},
+    {"--roundtrip", NULL, FLAG(roundtrip),
+     "print, parse and go on with the re-read module after every pass"},
     {"--time", NULL, FLAG(time), "time and memory of every pass on stderr"},
     {"--print-passes", NULL, FLAG(print_passes), "list the passes and their levels"},
     {"--explain", NULL, FLAG(explain), "say why the plan is as it is"},
     {"--quiet", NULL, FLAG(quiet), "no summary"},
-    {"--data", "FILE", TEXT(data), "eval: inputs, a safetensors-free text file of bytes; default: counted numbers"},
+    {"--data", "FILE", TEXT(data),
+     "eval: inputs, a safetensors-free text file of bytes; default: counted numbers"},
     {"--steps", "N", TEXT(steps), "eval: training steps; default 1"},
     {"--seed", "N", TEXT(seed), "eval: over the model's own"},
-    {"--order", "N", TEXT(order), "eval: an adversarial order of ranks and messages, drawn from N"},
+    {"--order", "N", TEXT(order),
+     "eval: an adversarial order of ranks and messages, drawn from N"},
     {"--help", NULL, FLAG(help), "this text"},
     {"--version", NULL, FLAG(version), "the version"},
 };
@@ -51,15 +63,20 @@ static const OptDef defs[] = {
 void
 options_help(FILE *f)
 {
-	fputs("usage: galvatronc FILE.gdl -o DIR [options]     plan and emit the training programs\n"
+	fputs("usage: galvatronc FILE.gdl -o DIR [options]     plan and emit the training "
+	      "programs\n"
 	      "       galvatronc FILE.gdl --emit=LEVEL         print the program at a level\n"
 	      "       galvatronc FILE.gir ...                  go on from a dump of any level\n"
-	      "       galvatronc eval FILE [options]           run it in the interpreter\n\noptions:\n",
+	      "       galvatronc eval FILE [options]           run it in the "
+	      "interpreter\n\noptions:\n",
 	      f);
 	for (size_t i = 0; i < COUNTOF(defs); i++) {
 		char left[40];
 		snprintf(left, sizeof left, "%s%s%s", defs[i].name,
-		         !defs[i].arg ? "" : defs[i].name[1] == '-' ? "=" : " ", defs[i].arg ? defs[i].arg : "");
+			 !defs[i].arg             ? ""
+			 : defs[i].name[1] == '-' ? "="
+						  : " ",
+			 defs[i].arg ? defs[i].arg : "");
 		fprintf(f, "  %-22s %s\n", left, defs[i].help);
 	}
 }
@@ -68,7 +85,8 @@ static const OptDef *
 find(const char *arg, size_t len)
 {
 	for (size_t i = 0; i < COUNTOF(defs); i++)
-		if (strlen(defs[i].name) == len && memcmp(defs[i].name, arg, len) == 0) return &defs[i];
+		if (strlen(defs[i].name) == len && memcmp(defs[i].name, arg, len) == 0)
+			return &defs[i];
 	return NULL;
 }
 
@@ -83,7 +101,8 @@ static int
 store(Options *o, const OptDef *d, const char *value)
 {
 	if (d->type == OPT_list) {
-		if (o->nset == (int)COUNTOF(o->set)) return usage("more than 64 values with", d->name);
+		if (o->nset == (int)COUNTOF(o->set))
+			return usage("more than 64 values with", d->name);
 		o->set[o->nset++] = value;
 	} else {
 		const char **at = (const char **)((char *)o + d->at);
@@ -119,7 +138,8 @@ options_parse(Options *o, int argc, char **argv)
 		if (!joined && i + 1 == argc) return usage("a value is missing after", arg);
 		if ((status = store(o, d, joined ? eq + 1 : argv[++i])) >= 0) return status;
 	}
-	if (!o->file && !o->help && !o->version && !o->print_passes) return usage("no input file", "");
+	if (!o->file && !o->help && !o->version && !o->print_passes)
+		return usage("no input file", "");
 	return -1;
 }
 
@@ -144,7 +164,8 @@ parse_bytes(const char *s, int64_t *bytes)
 	if (end == s || !(v > 0)) return false;
 	const char *u = *end ? strchr(units, *end) : NULL;
 	if (u) {
-		const bool decimal = end[1] == 'B'; /* 80GB is 80e9; 80G and 80GiB are 80 * 2^30 */
+		const bool decimal =
+		    end[1] == 'B'; /* 80GB is 80e9; 80G and 80GiB are 80 * 2^30 */
 		unit = pow(decimal ? 1000 : 1024, (double)(u - units + 1));
 		end += decimal ? 2 : strncmp(end + 1, "iB", 2) == 0 ? 3 : 1;
 	} else if (*end == 'B') {

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""bench-host: tokens per second of emitted host programs against PyTorch on the same cores, in the same run.
+
+usage: host.py GALVATRONC WORKDIR CEILING [--rounds 10] [--threads 1,2] [--models 124m,small]
+
+For every model and thread count: our program, eager PyTorch and torch.compile take turns (A B C A B C ...), one timed
+step each per turn. A turn in which other processes took more than 5 % of the cores is thrown away and repeated. Prints
+medians, the ratio against the faster peer, the GEMM ceiling and the copy bandwidth of the same run, and the floor.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+MODELS = {  # name: layers, embed, heads, vocab, batch, seq
+    "124m": (12, 768, 12, 50257, 4, 256),
+    "small": (4, 256, 4, 256, 8, 256),
+}
+
+
+def busy():
+    """(busy, total) clock ticks of all cores since boot, hypervisor steal counted as busy."""
+    f = list(map(int, open("/proc/stat").readline().split()[1:9]))
+    return sum(f) - f[3] - f[4], sum(f)
+
+
+class Ours:
+    """An emitted program with --json; SIGSTOP between turns keeps it off the cores."""
+
+    def __init__(self, gv, work, dims, threads, steps):
+        L, C, H, V, B, S = dims
+        out = f"{work}/gpt-{L}-{C}-{threads}"
+        here = os.path.dirname(os.path.abspath(__file__))
+        sets = dict(layers=L, embed=C, heads=H, vocab=V, batch=B, seq=S)
+        args = [f"--set={k}={v}" for k, v in sets.items()]
+        subprocess.run([gv, f"{here}/gpt.gdl", "-o", out, f"--threads={threads}", "--quiet", *args], check=True)
+        subprocess.run(["make", "-s", "-C", out], check=True)
+        data = f"{work}/tokens-{V}.bin"
+        if not os.path.exists(data):
+            import array, random
+            r = random.Random(1)
+            array.array("H", (r.randrange(V) for _ in range(64 * B * (S + 1)))).tofile(open(data, "wb"))
+        self.p = subprocess.Popen([f"{out}/stage_0", "--data", data, "--data-format", "u16", "--steps", str(steps),
+                                   "--json"], stdout=subprocess.PIPE, text=True)
+        for _ in range(3):
+            self.step()
+
+    def step(self):
+        """Seconds of one step, from one report to the next."""
+        self.p.send_signal(18)
+        while True:
+            line = self.p.stdout.readline()
+            if not line:
+                sys.exit("bench-host: our program stopped")
+            e = json.loads(line)
+            if "step" in e and "seconds" in e:
+                break
+        self.p.send_signal(19)
+        return e["seconds"]
+
+    def close(self):
+        self.p.kill()
+
+
+class Peer:
+    def __init__(self, mode, dims, threads):
+        here = os.path.dirname(os.path.abspath(__file__))
+        env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+        self.p = subprocess.Popen([sys.executable, f"{here}/peer.py", mode, *map(str, dims), str(threads)],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        if not self.p.stdout.readline().startswith("ready"):
+            sys.exit(f"bench-host: PyTorch {mode} did not start")
+
+    def step(self):
+        self.p.stdin.write("go\n")
+        self.p.stdin.flush()
+        return float(self.p.stdout.readline())
+
+    def close(self):
+        self.p.kill()
+
+
+def flops(dims):
+    """Model FLOPs of a step: 6 per matmul parameter and token, causal attention counted half: 6 L C S per token."""
+    L, C, H, V, B, S = dims
+    return B * S * (6 * (12 * L * C * C + V * C) + 6 * L * C * S)
+
+
+def measure(runners, threads, rounds):
+    cores = os.cpu_count()
+    times = {k: [] for k in runners}
+    thrown = 0
+    while any(len(v) < rounds for v in times.values()):
+        for k, r in runners.items():
+            b0, t0 = busy()
+            s = r.step()
+            b1, t1 = busy()
+            # what this step did not use itself; ticks are coarse, so short steps get a margin
+            foreign = (b1 - b0) - threads * s * os.sysconf("SC_CLK_TCK")
+            if foreign > 0.05 * (t1 - t0) + 2 and thrown < 20 * rounds:
+                thrown += 1
+                continue
+            times[k].append(s)
+    return {k: v[:rounds] for k, v in times.items()}, thrown
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("gv")
+    a.add_argument("work")
+    a.add_argument("ceiling")
+    a.add_argument("--rounds", type=int, default=10)
+    a.add_argument("--threads", default="1,2")
+    a.add_argument("--models", default="124m,small")
+    o = a.parse_args()
+    os.makedirs(o.work, exist_ok=True)
+    import torch
+
+    print(f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), {o.rounds} interleaved steps each, medians")
+    worst = 9e9
+    for name in o.models.split(","):
+        dims = MODELS[name]
+        L, C, H, V, B, S = dims
+        for threads in map(int, o.threads.split(",")):
+            env = dict(os.environ, OMP_NUM_THREADS=str(threads))
+            gemm, copy, core, _ = subprocess.run([o.ceiling], env=env, capture_output=True, text=True, check=True).stdout.split()
+            runners = {"galvatronc": Ours(o.gv, o.work, dims, threads, 1000000),
+                       "eager": Peer("eager", dims, threads), "compile": Peer("compile", dims, threads)}
+            times, thrown = measure(runners, threads, o.rounds)
+            for r in runners.values():
+                r.close()
+            med = {k: statistics.median(v) for k, v in times.items()}
+            best = min(med["eager"], med["compile"])
+            floor = flops(dims) / (float(gemm) * 1e9)
+            worst = min(worst, best / med["galvatronc"])
+            print(f"\n{name}: layers {L} width {C} batch {B} seq {S}, {threads} thread(s); {flops(dims) / 1e9:.1f} GFLOP a step")
+            print(f"  ceiling: GEMM {gemm} GFLOP/s ({core}), copy {copy} GB/s; floor at the GEMM ceiling {floor * 1e3:.1f} ms")
+            for k in times:
+                v = sorted(times[k])
+                print(f"  {k:11} {med[k] * 1e3:9.1f} ms  ({v[0] * 1e3:.1f} .. {v[-1] * 1e3:.1f})  {B * S / med[k]:9.0f} tok/s"
+                      f"  {flops(dims) / med[k] / 1e9:6.1f} GFLOP/s  {floor / med[k] * 100:5.1f} % of the ceiling")
+            print(f"  ratio against the faster peer: {best / med['galvatronc']:.2f}x   ({thrown} disturbed steps thrown away)", flush=True)
+    print(f"\nworst ratio {worst:.2f}x")
+
+
+main()
