@@ -59,8 +59,62 @@ $(BUILD)/tests/%: tests/%.c $(BUILD)/libgv.a
 	@echo "  TEST  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libgv.a $(LDLIBS)
 
+# ---- tests ----
+RT_SRC   := $(sort $(wildcard runtime/*.c))
+RT_FLAGS := -std=gnu11 -O2 -g -march=native -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-unused-function -Iruntime -I.
+RT_TEST  := $(patsubst tests/runtime/%.c,$(BUILD)/tests/runtime/%,$(wildcard tests/runtime/*.c))
+
+$(BUILD)/tests/runtime/%: tests/runtime/%.c $(RT_SRC) $(wildcard runtime/*.h)
+	@echo "  TEST  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(RT_FLAGS) -o $@ $< $(RT_SRC) -lopenblas -lm
+	$(Q)$(CC) $(RT_FLAGS) -DGVRT_F64 -o $@_f64 $< $(RT_SRC) -lopenblas -lm
+
+# Fuzzers are built by clang with the compiler's own sources: libFuzzer, address and undefined-behaviour sanitizers.
+FUZZ_CC := clang-14
+FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))
+FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz/libgv.a
+	@echo "  FUZZ  $@"
+	$(Q)mkdir -p $(@D) && $(FUZZ_CC) $(CFLAGS) -O1 $(FUZZ_FLAGS) -Iruntime -o $@ $< $(BUILD)/fuzz/libgv.a -lm
+
+$(BUILD)/fuzz/libgv.a: $(SRC) $(wildcard frontend/*.[ly])
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' $@
+
+setup-%:
+	@tests/setup.sh $*
+
 unit: $(UNIT:%.c=$(BUILD)/%)
 	$(Q)for t in $^; do $$t || exit 1; done
+
+programs: all $(UNIT:%.c=$(BUILD)/%) $(RT_TEST) $(FUZZ)
+
+check: setup-check
+	$(Q)$(MAKE) --no-print-directory -j2 programs
+	$(Q)BUILD=$(BUILD) tests/run.sh
+
+check-all: setup-check
+	$(Q)$(MAKE) --no-print-directory -j2 programs
+	$(Q)BUILD=$(BUILD) FUZZ_SECONDS=600 CHECK_ALL=1 TEST_TIMEOUT=3600 tests/run.sh
+
+asan:
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan OPT='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined' all unit
+
+hard:
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/hard OPT='-O1 -g -DGV_HARD -fsanitize=address,undefined -fno-sanitize-recover=undefined' all unit
+
+# ---- the demo and the benchmarks ----
+demo: setup-demo
+	$(Q)$(MAKE) --no-print-directory -j2 all
+	$(Q)BUILD=$(BUILD) tests/demo.sh
+
+PYTHON ?= python3
+$(BUILD)/ceiling: tests/bench/ceiling.c
+	$(Q)mkdir -p $(@D) && $(CC) -O3 -march=native -fopenmp -o $@ $< -lopenblas
+
+# Needs PyTorch 2.13.0: PYTHON=... names a Python that has it.
+bench-host: all $(BUILD)/ceiling
+	$(Q)$(PYTHON) tests/bench/host.py $(BUILD)/galvatronc $(BUILD)/bench $(BUILD)/ceiling
 
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' | grep -v '^tests/golden/')
@@ -68,5 +122,5 @@ format:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit format clean demo check check-all asan hard bench-host
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
