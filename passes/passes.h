@@ -20,17 +20,154 @@ typedef struct Pass {
 
 /* LV_graph -> LV_graph. Expands normalize, folds, applies exact identities, merges common subexpressions, drops dead code. */
 bool pass_simplify(Ctx *c, Module *m);
+/* The same on one body. keep_stop: `stop` stays, because the body has still to be differentiated. */
+void simplify_body(Module *m, Body *b, Arena *tmp, bool keep_stop);
 
 /* autodiff.c */
 
-/* LV_graph -> LV_train. B and W bodies of every layer type; `saved` and `carry` lists; PORT_save in F. */
+/* LV_graph -> LV_train. B and W bodies of every layer type; `saved` and `carry` lists; PORT_save in F.
+ * Forward-only compilations change level, and nothing else. */
 bool pass_autodiff(Ctx *c, Module *m);
 
 /* grad.c */
+
+/* The joint body of a layer type while it is differentiated: F's ops, unchanged and first, then the gradient's. */
+typedef struct Grad {
+	Ctx *c;
+	Module *m;
+	Body *b;
+	uint32_t nf, nfops; /* values below nf and ops below nfops are F's */
+	const bool *active; /* [nf] the value depends on what gets a gradient */
+	Val *cot;           /* [nf] cotangent so far; none: zero */
+	Loc loc;            /* of the op at hand: new ops take it */
+} Grad;
+
+/* Adds the contributions of one op of F to the cotangents of its operands. False after a diagnostic: no rule. */
+bool grad_apply(Grad *g, const Op *op);
+/* cot[x] += d: sums d over axes x lacks, broadcasts it over those d lacks, and gives it x's type, order included. */
+void cot_add(Grad *g, Val x, Val d);
+
+/* partition.c */
+
+/* Splits a differentiated joint body: dx[arg] and dw[weight] are values of it, or none. Decides what F saves (recompute
+ * policy `none`: cheap values are recomputed), adds PORT_save to F, and makes the bodies B and W of the type. */
+typedef struct Joint {
+	const Grad *g;
+	uint32_t type;
+	const Val *dx, *dw;
+} Joint;
+void partition_body(Ctx *c, Module *m, const Joint *j);
+
+/* Appends a copy of an op of `src` to `dst`: operands through map[], results made and entered in map[]. */
+void copy_op(Module *m, Body *dst, const Body *src, const Op *op, Val *map);
 
 /* optimizer.c */
 
 /* LV_train -> LV_train. N and U bodies of every layer type that owns parameters. */
 bool pass_optimizer(Ctx *c, Module *m);
+
+/* pipeline.c */
+
+typedef struct PassOptions {
+	const char *dump;       /* -d NAME[,NAME], "all"; NULL = none */
+	const char *dump_dir;   /* --dump-dir: NN-NAME.gir after every pass; NULL = none */
+	const char *stop_after; /* a pass; NULL = run all */
+	bool roundtrip, time, verify;
+} PassOptions;
+
+/* Runs the passes from the module's level on; *m may be another module afterwards (round trip). False after diagnostics. */
+bool pass_run_all(Ctx *c, Module **m, const PassOptions *o);
+void pass_print_table(Buf *out); /* --print-passes */
+
+/* search.c */
+
+/* LV_train -> LV_plan. Microbatches and recomputation that fit the memory, by lowering; or what --plan says. */
+bool pass_plan(Ctx *c, Module *m);
+
+/* lower.c: the lowering library. What the search costs is what spmd links. */
+
+/* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what they cost. */
+typedef struct Lowered {
+	uint32_t type; /* of the module that was lowered */
+	Strategy strategy;
+	Body body[BK_COUNT]; /* ops == NULL and no ports: there is none */
+	bool has[BK_COUNT];
+	LayerType layer;             /* the type as spmd links it: shards in saved, carry; flops of the model */
+	double flops[BK_COUNT];      /* done, recomputation included */
+	int64_t moved[BK_COUNT];     /* bytes read and written by its kernels */
+	int64_t scratch[BK_COUNT];   /* bytes, packed */
+	int64_t saved_bytes, carry_bytes; /* frames */
+} Lowered;
+
+/* requires: LV_plan. NULL after diagnostics. Same type and strategy: the same object, from `memo`. */
+typedef struct LowerMemo {
+	Lowered **l;
+	uint32_t n, cap;
+} LowerMemo;
+Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, const Strategy *s);
+/* Links lowered types into the module and raises it to LV_spmd. */
+bool lower_link(Ctx *c, Module *m, LowerMemo *memo);
+bool pass_spmd(Ctx *c, Module *m);
+
+/* body.c: what passes do to bodies */
+
+Body body_copy(Arena *a, const Body *b);
+/* Appends an op as it stands, no inference: result types are given (types[r].dt == DT_none: not wanted). First result. */
+Val body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attrs, int nattr, const Type *types, Loc loc);
+/* Moves ops from..nops in front of op `at`. */
+void body_move(Arena *tmp, Body *b, uint32_t from, uint32_t at);
+void body_number(Body *b);     /* sets def and result of every value from the ops */
+void body_sort_ports(Body *b); /* by kind, then slot */
+bool body_passed(const Body *b, Val v); /* v is an in-port's value */
+
+/* shard.c */
+
+/* Which axes are split over microbatches, what is pending: writes the value types of the bodies of one layer type. */
+bool shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t, Body *body[BK_COUNT]);
+
+/* remat.c */
+
+/* Takes saved values out of F and recomputes them in B; W gets them as carry. Updates t's saved and carry. */
+void remat_type(Ctx *c, Module *m, Recompute mode, LayerType *t, Body *body[BK_COUNT]);
+
+/* fuse.c */
+
+/* Gives ops kernel numbers and puts them in an order where kernels are contiguous. */
+void fuse_body(Ctx *c, Module *m, Body *b);
+
+/* pack.c */
+
+/* Gives every value its space and offset; body->scratch_bytes and live_bytes. */
+void pack_body(Ctx *c, const Module *m, Body *b);
+/* Lays intervals into as few bytes as it can: in[i] is live in steps first..last; writes at. Returns the height. */
+typedef struct PackItem {
+	uint32_t first, last;
+	int64_t bytes, at;
+} PackItem;
+int64_t pack_items(Arena *tmp, PackItem *items, uint32_t n);
+
+/* cost.c */
+
+typedef struct Cost {
+	double flops;  /* contractions only, 2 per multiply-add */
+	int64_t moved; /* bytes of operands and results, each once */
+} Cost;
+Cost cost_op(const Module *m, const Body *b, const Op *op);
+Cost cost_body(const Module *m, const Body *b);
+
+/* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */
+
+void layout_frames(Ctx *c, Module *m);   /* types' out_at, saved_at, carry_at, frames */
+void layout_sections(Ctx *c, Module *m); /* Memory, all but live_bytes; requires packed bodies */
+
+/* schedule.c */
+
+/* LV_spmd -> LV_sched: a stage's action table. */
+bool pass_sched(Ctx *c, Module *m);
+
+/* memplan.c */
+
+/* LV_sched -> LV_mem. */
+bool pass_mem(Ctx *c, Module *m);
 
 #endif
