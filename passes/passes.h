@@ -73,11 +73,13 @@ typedef struct PassOptions {
 	const char *dump_dir;   /* --dump-dir: NN-NAME.gir after every pass; NULL = none */
 	const char *stop_after; /* a pass; NULL = run all */
 	bool roundtrip, time, verify;
+	bool explain; /* the plan pass says on stdout what it tried and why it chose */
 } PassOptions;
 
 /* Runs the passes from the module's level on; *m may be another module afterwards (round trip). False after diagnostics. */
 bool pass_run_all(Ctx *c, Module **m, const PassOptions *o);
-void pass_print_table(Buf *out); /* --print-passes */
+const Pass *pass_list(size_t *n);
+void pass_print_list(FILE *out); /* --print-passes */
 
 /* search.c */
 
@@ -159,6 +161,7 @@ Cost cost_body(const Module *m, const Body *b);
 
 void layout_frames(Ctx *c, Module *m);   /* types' out_at, saved_at, carry_at, frames */
 void layout_sections(Ctx *c, Module *m); /* Memory, all but live_bytes; requires packed bodies */
+bool layout_last_in_scratch(const Module *m); /* the last instance's frame lies in scratch */
 
 /* schedule.c */
 

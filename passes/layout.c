@@ -1,0 +1,239 @@
+/*
+ * layout.c - the arena: sections, frames of instances, buffers of cotangents.
+ *
+ *   param | grad | m | v | const | slots x (inputs, frames) | cots | carry | scratch
+ *
+ * A frame holds what F saves, then what it returns. Results come last, so that a layer finds its argument at a fixed
+ * distance below its own frame whoever made it, and loops over layers stay loops over addresses. The frame of the last
+ * instance is needed only while its own F, B and W run, one after the other, so with one slot it lies in scratch, above
+ * what these three use. Cotangents used once, by the next instance, take turns in two buffers.
+ */
+#include "passes/passes.h"
+
+enum { ALIGN = 64 };
+
+static int64_t
+aligned(int64_t bytes)
+{
+	return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Gives `bytes` at *top. */
+static int64_t
+take(int64_t *top, int64_t bytes)
+{
+	int64_t at = *top;
+	*top += aligned(bytes);
+	return at;
+}
+
+/* ---- frames ---- */
+
+static bool
+is_result(const Body *f, Val v)
+{
+	for (uint32_t i = 0; i < f->nports; i++)
+		if (f->ports[i].kind == PORT_out && f->ports[i].v.i == v.i) return true;
+	return false;
+}
+
+/* Saved values, then results; a saved result is one buffer. */
+static void
+frame_of_type(Ctx *c, Module *m, LayerType *t)
+{
+	const Body *f = &m->bodies[t->body[BK_F]];
+	const Mesh *mesh = ir_mesh(m, f);
+	int64_t *at = NEW_N(c->tmp, int64_t, f->nvals); /* 1 + offset */
+	t->slot_frame = t->carry_frame = 0;
+	t->out_at = NEW_N(m->arena, int64_t, t->nouts);
+	t->saved_at = NEW_N(m->arena, int64_t, t->nsaved);
+	t->carry_at = NEW_N(m->arena, int64_t, t->ncarry);
+	for (int results = 0; results < 2; results++)
+		for (uint32_t i = 0; i < f->nports; i++) {
+			const Port *p = &f->ports[i];
+			if ((p->kind != PORT_save && p->kind != PORT_out) || is_result(f, p->v) != results) continue;
+			if (!at[p->v.i] && !body_passed(f, p->v))
+				at[p->v.i] = 1 + take(&t->slot_frame, type_bytes(m, mesh, val_type(f, p->v)));
+		}
+	for (uint32_t i = 0; i < f->nports; i++) { /* an argument handed on has at 0, so -1 */
+		const Port *p = &f->ports[i];
+		if (p->kind == PORT_out) t->out_at[p->slot] = at[p->v.i] - 1;
+		if (p->kind == PORT_save) t->saved_at[p->slot] = at[p->v.i] - 1;
+	}
+	for (uint32_t i = 0; i < t->ncarry; i++)
+		t->carry_at[i] = take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
+}
+
+void
+layout_frames(Ctx *c, Module *m)
+{
+	for (uint32_t l = 0; l < m->ntypes; l++) frame_of_type(c, m, &m->types[l]);
+}
+
+/* ---- cotangents ---- */
+
+static bool
+has_port(const Module *m, uint32_t inst, BodyKind bk, PortKind kind, uint16_t slot)
+{
+	uint32_t b = m->types[m->insts[inst].type].body[bk];
+	return b && ir_find_port(&m->bodies[b], kind, slot);
+}
+
+typedef struct Use {
+	uint32_t n, by; /* how many instances give a contribution; the last of them */
+} Use;
+
+static Use *
+count_uses(Ctx *c, const Module *m, const uint32_t *cot_of, uint32_t ncot)
+{
+	Use *use = NEW_N(c->tmp, Use, ncot);
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		for (uint16_t a = 0; a < m->types[m->insts[i].type].nargs; a++) {
+			Ref r = m->insts[i].args[a];
+			if (r.kind != REF_result || !has_port(m, i, BK_B, PORT_dx, a)) continue;
+			use[cot_of[r.i] + r.result].n++;
+			use[cot_of[r.i] + r.result].by = i;
+		}
+	return use;
+}
+
+static int64_t
+cot_bytes(const Module *m, uint32_t inst, uint16_t r)
+{
+	const Body *f = &m->bodies[m->types[m->insts[inst].type].body[BK_F]];
+	const Port *out = ir_find_port(f, PORT_out, r);
+	return out ? type_bytes(m, ir_mesh(m, f), val_type(f, out->v)) : 0;
+}
+
+/* Fills m->mem.cot, offsets from m->mem.cots; returns the bytes of the section. */
+static int64_t
+layout_cots(Ctx *c, Module *m)
+{
+	Memory *x = &m->mem;
+	x->cot_of = NEW_N(m->arena, uint32_t, m->ninsts);
+	x->ncot = 0;
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		x->cot_of[i] = x->ncot;
+		x->ncot += m->types[m->insts[i].type].nouts;
+	}
+	x->cot = NEW_N(m->arena, Cot, x->ncot);
+	Use *use = count_uses(c, m, x->cot_of, x->ncot);
+	int64_t pair = 0, top = 0; /* one of the two shared buffers; buffers of their own above them */
+	for (int own = 0; own < 2; own++) {
+		if (own) top = 2 * pair;
+		for (uint32_t i = 0; i < m->ninsts; i++) {
+			int64_t in_pair = 0;
+			for (uint16_t r = 0; r < m->types[m->insts[i].type].nouts; r++) {
+				uint32_t k = x->cot_of[i] + r;
+				bool read = has_port(m, i, BK_B, PORT_cot, r) || has_port(m, i, BK_W, PORT_cot, r);
+				bool turns = use[k].n == 1 && use[k].by == i + 1;
+				if (!use[k].n && !read) continue;
+				if (turns == own) continue;
+				Cot *cot = &x->cot[k];
+				cot->at = take(turns ? &in_pair : &top, cot_bytes(m, i, r));
+				cot->shared = use[k].n != 1;
+			}
+			if (in_pair > pair) pair = in_pair;
+		}
+	}
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		for (uint16_t r = 0; r < m->types[m->insts[i].type].nouts; r++) {
+			uint32_t k = x->cot_of[i] + r;
+			if (use[k].n == 1 && use[k].by == i + 1) x->cot[k].alt = pair;
+		}
+	return top;
+}
+
+/* ---- sections ---- */
+
+/* Most scratch any of the bodies of type t named by mask uses. */
+static int64_t
+scratch_of(const Module *m, const LayerType *t)
+{
+	int64_t most = 0;
+	for (int k = 0; k < BK_COUNT; k++)
+		if (t->body[k] && m->bodies[t->body[k]].scratch_bytes > most) most = m->bodies[t->body[k]].scratch_bytes;
+	return most;
+}
+
+static bool
+any_port(const Module *m, PortKind kind)
+{
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		for (uint32_t i = 0; i < m->bodies[b].nports; i++)
+			if (m->bodies[b].ports[i].kind == kind) return true;
+	return false;
+}
+
+/* Parameters and the state beside them: four sections of one layout; a section that the optimizer does not have is -1. */
+static int64_t
+layout_state(Module *m)
+{
+	Memory *x = &m->mem;
+	int64_t top = 0;
+	x->param_at = NEW_N(m->arena, int64_t, m->nparams);
+	x->state_bytes = 0;
+	for (uint32_t i = 0; i < m->nparams; i++)
+		x->param_at[i] = take(&x->state_bytes, type_bytes(m, NULL, &m->params[i].type));
+	x->param = take(&top, x->state_bytes);
+	bool train = !m->plan.forward_only;
+	x->grad = train ? take(&top, x->state_bytes) : -1;
+	x->m = train && any_port(m, PORT_m) ? take(&top, x->state_bytes) : -1;
+	x->v = train && any_port(m, PORT_v) ? take(&top, x->state_bytes) : -1;
+	x->consts = top;
+	x->const_at = NEW_N(m->arena, int64_t, m->nconsts);
+	int64_t in_consts = 0;
+	for (uint32_t i = 0; i < m->nconsts; i++) x->const_at[i] = take(&in_consts, type_bytes(m, NULL, &m->consts[i]));
+	return top + in_consts;
+}
+
+/* Inputs hold the rows of one microbatch. */
+static int64_t
+input_bytes(const Module *m, const Input *in)
+{
+	Type t = in->type;
+	int64_t bytes = type_bytes(m, NULL, &t);
+	return type_find(&t, m->batch) >= 0 ? bytes / m->plan.microbatches : bytes;
+}
+
+bool
+layout_last_in_scratch(const Module *m)
+{
+	return !m->plan.forward_only && m->plan.nstages == 1 && m->plan.stages[0].slots == 1 && m->ninsts > 1;
+}
+
+/* requires: frames are laid out; scratch_bytes of the bodies. Sets everything of m->mem but live_bytes. */
+void
+layout_sections(Ctx *c, Module *m)
+{
+	Memory *x = &m->mem;
+	int64_t top = layout_state(m);
+	bool last_in_scratch = layout_last_in_scratch(m);
+	uint32_t slots = m->plan.nstages ? m->plan.stages[0].slots : 1;
+	*x = (Memory){.param = x->param, .grad = x->grad, .m = x->m, .v = x->v, .state_bytes = x->state_bytes,
+	    .consts = x->consts, .param_at = x->param_at, .const_at = x->const_at};
+	x->input_at = NEW_N(m->arena, int64_t, m->ninputs);
+	x->slot_at = NEW_N(m->arena, int64_t, m->ninsts);
+	for (uint32_t i = 0; i < m->ninputs; i++) x->input_at[i] = take(&x->slot_bytes, input_bytes(m, &m->inputs[i]));
+	uint32_t framed = m->ninsts - (last_in_scratch ? 1 : 0);
+	for (uint32_t i = 0; i < framed; i++)
+		x->slot_at[i] = take(&x->slot_bytes, m->types[m->insts[i].type].slot_frame);
+	x->slots = take(&top, x->slot_bytes * (slots ? slots : 1));
+	x->cots = top;
+	if (!m->plan.forward_only) top += layout_cots(c, m);
+	x->carry = top;
+	int64_t carry = 0, scratch = m->const_body ? m->bodies[m->const_body].scratch_bytes : 0;
+	for (uint32_t l = 0; l < m->ntypes; l++) {
+		const LayerType *t = &m->types[l];
+		if (t->carry_frame > carry) carry = t->carry_frame;
+		if (scratch_of(m, t) > scratch) scratch = scratch_of(m, t);
+	}
+	x->scratch = top + carry;
+	if (last_in_scratch) {
+		const LayerType *t = &m->types[m->insts[framed].type];
+		int64_t below = scratch_of(m, t);
+		x->slot_at[framed] = x->scratch + below - x->slots;
+		if (below + t->slot_frame > scratch) scratch = below + t->slot_frame;
+	}
+	x->arena_bytes = x->scratch + scratch;
+}
