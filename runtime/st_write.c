@@ -1,0 +1,169 @@
+/*
+ * st_write.c - writes the program's state sections as safetensors, straight from the arena.
+ *
+ * Tensors lie in the order of the parameter table, section by section, without gaps; the header is padded with spaces to
+ * a multiple of eight bytes, as readers expect. The same state gives the same bytes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "gvrt_int.h"
+
+/* Text into a bounded buffer; n goes on counting past the end, which is how the size is found. */
+typedef struct Out {
+	char *s;
+	size_t n, cap;
+} Out;
+
+static void
+put(Out *o, const char *s, size_t n)
+{
+	if (o->n + n <= o->cap) memcpy(o->s + o->n, s, n);
+	o->n += n;
+}
+
+static void
+put_text(Out *o, const char *s)
+{
+	put(o, s, strlen(s));
+}
+
+static void
+put_number(Out *o, uint64_t x)
+{
+	char digits[24];
+	put(o, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)x));
+}
+
+/* A JSON string of two parts. */
+static void
+put_string(Out *o, const char *head, const char *tail)
+{
+	put_text(o, "\"");
+	for (int part = 0; part < 2; part++)
+		for (const char *s = part ? tail : head; *s; s++) {
+			char code[8];
+			unsigned char c = (unsigned char)*s;
+			if (c == '"' || c == '\\')
+				put(o, "\\", 1), put(o, s, 1);
+			else if (c < 0x20)
+				put(o, code, (size_t)snprintf(code, sizeof code, "\\u%04x", c));
+			else
+				put(o, s, 1);
+		}
+	put_text(o, "\"");
+}
+
+static uint64_t
+put_entry(Out *o, const char *prefix, const GvrtParam *q, uint32_t i, uint64_t at)
+{
+	char name[RT_NAME];
+	uint64_t bytes = (uint64_t)q->count * sizeof(real);
+	param_name(q, i, name);
+	put_string(o, prefix, name);
+	put_text(o, sizeof(real) == 8 ? ":{\"dtype\":\"F64\",\"shape\":["
+				      : ":{\"dtype\":\"F32\",\"shape\":[");
+	for (int d = 0; d < q->ndims; d++) {
+		if (d) put_text(o, ",");
+		put_number(o, (uint64_t)q->dims[d]);
+	}
+	put_text(o, "],\"data_offsets\":[");
+	put_number(o, at);
+	put_text(o, ",");
+	put_number(o, at + bytes);
+	put_text(o, "]}");
+	return at + bytes;
+}
+
+/* The eight bytes of length are left for the caller. */
+static void
+put_header(Out *o, const GvrtProgram *p, const StSection *s, size_t ns, const StAbout *about,
+	   size_t nabout)
+{
+	uint64_t at = 0;
+	put_text(o, "{\"__metadata__\":{");
+	for (size_t i = 0; i < nabout; i++) {
+		char digits[24];
+		if (i) put_text(o, ",");
+		put_string(o, about[i].key, "");
+		put_text(o, ":");
+		snprintf(digits, sizeof digits, "%llu", (unsigned long long)about[i].number);
+		put_string(o, about[i].text ? about[i].text : digits, "");
+	}
+	put_text(o, "}");
+	for (size_t j = 0; j < ns; j++)
+		for (size_t k = 0; k < p->nparams; k++)
+			for (uint32_t i = 0; i < param_repeat(&p->params[k]); i++) {
+				put_text(o, ",\n");
+				at = put_entry(o, s[j].prefix, &p->params[k], i, at);
+			}
+	put_text(o, "}");
+	while (o->n % 8)
+		put_text(o, " ");
+}
+
+size_t
+st_header_bytes(const GvrtProgram *p, const StSection *s, size_t ns, const StAbout *about,
+		size_t nabout)
+{
+	Out o = {.n = 0};
+	put_header(&o, p, s, ns, about, nabout);
+	return 8 + o.n + 24 * nabout; /* numbers in `about` may grow */
+}
+
+static bool
+write_all(int fd, const void *bytes, uint64_t n)
+{
+	const char *s = bytes;
+	while (n > 0) {
+		/* Linux writes at most 2 GiB at a time. */
+		ssize_t k = write(fd, s, n < 1 << 30 ? (size_t)n : 1 << 30);
+		if (k < 0 && errno == EINTR) continue;
+		if (k <= 0) {
+			if (k == 0) errno = ENOSPC;
+			return false;
+		}
+		s += k;
+		n -= (uint64_t)k;
+	}
+	return true;
+}
+
+static bool
+write_state(int fd, const GvrtRun *r, const GvrtProgram *p, const StSection *s, size_t ns)
+{
+	for (size_t j = 0; j < ns; j++)
+		for (size_t k = 0; k < p->nparams; k++) {
+			const GvrtParam *q = &p->params[k];
+			for (uint32_t i = 0; i < param_repeat(q); i++)
+				if (!write_all(fd, r->arena + s[j].at + q->at + i * q->stride,
+					       (uint64_t)q->count * sizeof(real)))
+					return false;
+		}
+	return true;
+}
+
+bool
+st_write(const GvrtRun *r, const GvrtProgram *p, const char *path, const StSection *s,
+	 size_t ns, const StAbout *about, size_t nabout, char *header, size_t cap, Err *e)
+{
+	Out o = {.s = header + 8, .cap = cap - 8};
+	put_header(&o, p, s, ns, about, nabout);
+	if (o.n > o.cap)
+		return rt_fail(e, "internal error: a header of %zu bytes in a buffer of %zu",
+			       o.n, o.cap);
+	uint64_t length = o.n;
+	memcpy(header, &length, sizeof length);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0) return rt_fail(e, "cannot write %s: %s", path, strerror(errno));
+	bool ok =
+	    write_all(fd, header, 8 + length) && write_state(fd, r, p, s, ns) && fsync(fd) == 0;
+	int why = errno;
+	if (close(fd) != 0 && ok) ok = false, why = errno;
+	if (!ok) {
+		unlink(path);
+		rt_fail(e, "cannot write %s: %s", path, strerror(why));
+	}
+	return ok;
+}
