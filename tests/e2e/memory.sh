@@ -1,0 +1,26 @@
+#!/bin/bash
+# The planned peak is what the program asks for: the manifest's number is the arena the program maps; no allocation after the
+# first step (an interposer counts); dead buffers filled with NaN change no loss; the arena's height is at most 1.02 times the
+# most bytes alive at once, on the shipped models at full size.
+. tests/lib.sh
+text
+cc -shared -fPIC -O2 -o "$T/counter.so" tests/runtime/toys/counter.c -ldl
+for model in gpt llama; do
+	for options in "" "--microbatches=3 --recompute=full" "--recompute=selective"; do
+		rm -rf "${T:?}/p"
+		compile p tests/models/$model.gdl $options
+		losses p --steps 6 >"$T/plain"
+		GVRT_POISON=1 losses p --steps 6 >"$T/poisoned"
+		cmp "$T/plain" "$T/poisoned" || fail "$model $options: a buffer that the plan calls dead is read"
+		planned=$("$GV" tests/models/$model.gdl $options --emit=mem | sed -n 's/.*arena \([0-9]*\).*/\1/p' | head -1)
+		[ -n "$planned" ] || fail "no arena in the dump"
+		LD_PRELOAD="$T/counter.so" COUNTER_OUT="$T/count" "$T/p/stage_0" --data "$T/text" --steps 6 --quiet >/dev/null 2>"$T/log" || { cat "$T/log"; fail run; }
+		grep -q "mapped $planned" "$T/count" || { cat "$T/count"; fail "$model $options: planned $planned bytes"; }
+		grep -q "late 0" "$T/count" || { cat "$T/count"; fail "$model $options: allocations after the first step"; }
+	done
+done
+for model in gpt2 llama3; do
+	"$GV" models/$model.gdl --set batch=8 --memory=400GiB --emit=mem | awk -v m=$model '
+		/arena/ { for (i = 1; i < NF; i++) { if ($i == "arena" && !a) a = $(i + 1); if ($i == "live" && !l) l = $(i + 1) } }
+		END { printf "%s: arena %.0f, live %.0f: %.4f\n", m, a, l, a / l; exit !(a > 0 && l > 0 && a <= 1.02 * l) }' || fail "arena of $model"
+done
