@@ -188,7 +188,7 @@ complete_results(Module *m, Body *f)
 		ENSURE(ir_infer(m, f, op, NULL, t), "'%s' is ill-typed",
 		       op_info[op->code].text);
 		for (int r = 0; r < op->nout; r++) {
-			if (op->out[r].i) continue;
+			if (op->out[r].i || t[r].dt == DT_none) continue;
 			op->out[r] = ir_val(
 			    m, f, name_fmt(m->names, "%s.%d", op_info[op->code].text, r), t[r]);
 			f->vals[op->out[r].i].def = i + 1;
@@ -209,6 +209,8 @@ joint_body(Module *m, const Body *f)
 	b.ops = arena_dup(m->arena, f->ops, f->nops * sizeof *f->ops);
 	b.ports = NULL;
 	b.nports = b.cports = 0;
+	b.index = NULL;
+	b.nindex = b.cindex = 0;
 	for (uint32_t i = 0; i < f->nports; i++)
 		if (port_is_in(f->ports[i].kind))
 			PUSH(m->arena, b.ports, b.nports, b.cports, f->ports[i]);

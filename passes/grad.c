@@ -332,7 +332,7 @@ grad_pow(Grad *g, const Op *op, Val dz)
 	cot_add(g, p, where(g, test(g, OP_eq, z, num(g, z, 0)), num(g, d, 0), d, z));
 }
 
-/* The winner takes the cotangent; at a tie each has half. `first` wins where a < b for (a, b) in the op's sense. */
+/* The winner takes the cotangent; at a tie each has half. */
 static void
 grad_choice(Grad *g, const Op *op, Val dz)
 {

@@ -114,6 +114,8 @@ clone_type(Ctx *c, Module *m, uint32_t from)
 	LayerType made = m->types[from];
 
 	made.name = fresh_name(m, made.name);
+	made.saved = arena_dup(m->arena, made.saved, made.nsaved * sizeof *made.saved);
+	made.carry = arena_dup(m->arena, made.carry, made.ncarry * sizeof *made.carry);
 	for (int k = 0; k < BK_COUNT; k++)
 		if (made.body[k]) made.body[k] = clone_body(c, m, made.body[k], made.name);
 	PUSH(m->arena, m->types, m->ntypes, m->ctypes, made);

@@ -18,6 +18,7 @@ typedef struct Simplify {
 	Module *m;
 	Body *b;        /* the new body */
 	bool keep_stop; /* `stop` matters until the body has been differentiated */
+	Name hint;      /* what the op at hand was called: what replaces it is called alike */
 	Arena *tmp;
 	uint32_t *head, *next; /* chains of ops with one hash: 1 + index of op */
 	uint32_t mask, cnext;
@@ -586,6 +587,7 @@ place1(Simplify *s, Op *op, const Type *t, Name hint)
 	strip_broadcasts(s, op, t);
 	if ((op_info[op->code].flags & OF_EW) && (v = fold(s, op, t)).i) return v;
 	if ((v = identity(s, op, t)).i) return v;
+	if (!hint && op->code != OP_const) hint = s->hint;
 	if (!hint) hint = name_of(s->m->names, op_info[op->code].text);
 	place_as_is(s, op, t, &hint, 1, out);
 	return out[0];
@@ -641,7 +643,8 @@ place(Simplify *s, const Body *old, const Op *op, Val *map)
 		wanted |= 1u << r;
 	}
 	if (!wanted) return;
-	if (op_info[op->code].nout == 1 && op->code == OP_normalize) {
+	s->hint = hint[0];
+	if (op->code == OP_normalize) {
 		out[0] = expand_normalize(s, &made, &t[0], hint[0]);
 	} else if (op_info[op->code].nout == 1) {
 		out[0] = place1(s, &made, &t[0], hint[0]);
