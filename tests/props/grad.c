@@ -22,285 +22,124 @@ typedef struct Case {
 	double rate;     /* of dropout site 0; 0: the type has no rates */
 } Case;
 
+/* clang-format off */
 #define F(axes) " : f32[" axes "]\n"
 #define I(axes) " : i32[" axes "]\n"
 #define B(axes) " : bool[" axes "]\n"
 
-#define UNARY(op, x)                                                           \
-	{                                                                      \
-#op, "a 3 b 4", x " a b", "%y = " #op " %x" F("a b"), "a b", 0 \
-	}
-#define BINARY(op, x, y)                                                                   \
-	{                                                                                  \
-#op, "a 3 b 4", x " a b, " y " b", "%y = " #op " %x %z" F("a b"), "a b", 0 \
-	}
+#define UNARY(op, x) { #op, "a 3 b 4", x " a b", "%y = " #op " %x" F("a b"), "a b", 0 }
+#define BINARY(op, x, y) { #op, "a 3 b 4", x " a b, " y " b", "%y = " #op " %x %z" F("a b"), "a b", 0 }
 
-static const Case
-    cases
-	[] =
-	    {
-		UNARY(neg, "x"),
-		UNARY(exp, "x"),
-		UNARY(log, "x+"),
-		UNARY(sqrt, "x+"),
-		UNARY(sin, "x"),
-		UNARY(cos, "x"),
-		UNARY(tanh, "x"),
-		UNARY(erf, "x"),
-		UNARY(sigmoid, "x"),
-		UNARY(relu, "x"),
-		UNARY(abs, "x"),
-		UNARY(copy, "x"),
-		BINARY(add, "x", "z"),
-		BINARY(sub, "x", "z"),
-		BINARY(mul, "x", "z"),
-		BINARY(div, "x", "z+"),
-		BINARY(pow, "x+", "z"),
-		BINARY(min, "x", "z"),
-		BINARY(max, "x", "z"),
-		BINARY(mod, "x+", "z+"),
-		{"sub, broadcast first", "a 3 b 4", "x b, z a b", "%y = sub %x %z" F("a b"),
-		 "a b", 0},
-		{"mul, both broadcast", "a 3 b 4", "x b, z a", "%y = mul %x %z" F("a b"), "a b",
-		 0},
-		{"div, orders differ", "a 3 b 4", "x a b, z+ b a", "%y = div %x %z" F("a b"),
-		 "a b", 0},
-		{"pow 3", "a 5", "x a", "%p = const {value=3}" F("") "%y = pow %x %p" F("a"),
-		 "a", 0},
-		{"pow 2.5", "a 5", "x+ a",
-		 "%p = const {value=2.5}" F("") "%y = pow %x %p" F("a"), "a", 0},
-		{"pow -0.5", "a 5", "x+ a",
-		 "%p = const {value=-0.5}" F("") "%y = pow %x %p" F("a"), "a", 0},
-		{"x x", "a 5", "x a", "%y = mul %x %x" F("a"), "a", 0},
-		{"where", "a 3 b 4", "x a b, z b",
-		 "%o = const {value=0.3}" F("") "%c = lt %x %o" B(
-		     "a b") "%y = where %c %x %z" F("a b"),
-		 "a b", 0},
-		{"stop", "a 5", "x a",
-		 "%s = exp %x" F("a") "%t = stop %s" F("a") "%u = sub %s %t" F(
-		     "a") "%y = add %u %x" F("a"),
-		 "a", 0},
-		{"broadcast", "a 3 b 4", "x b", "%y = broadcast %x {axes=[a]}" F("a b"), "a b",
-		 0},
-		{"dropout", "a 6 b 7", "x a b",
-		 "%y = dropout %x {axes=[a b] rate=0 key=3}" F("a b"), "a b", 0.4},
-		{"dropout of rows", "a 6 b 7", "x a b",
-		 "%y = dropout %x {axes=[a] rate=0 key=3}" F("a b"), "a b", 0.4},
-		{"rename", "a 3 b 4 c 4", "x a b", "%y = view %x {from=[b] to=[c]}" F("a c"),
-		 "a c", 0},
-		{"split", "a 3 b 4 c 2 d 2", "x a b",
-		 "%y = view %x {from=[b] to=[c d]}" F("a c d"), "a c d", 0},
-		{"merge", "a 3 c 2 d 2 b 4", "x a c d",
-		 "%y = view %x {from=[c d] to=[b]}" F("a b"), "a b", 0},
-		{"merge of far axes", "a 3 c 2 d 2 b 4", "x c a d",
-		 "%y = view %x {from=[c d] to=[b]}" F("b a"), "b a", 0},
-		{"slice one", "a 3 b 4", "x a b",
-		 "%y = slice %x {axis=a start=2 step=1}" F("b"), "b", 0},
-		{"slice part", "a 7 c 3 b 2", "x a b",
-		 "%y = slice %x {axis=a to=[c] start=1 step=2}" F("c b"), "c b", 0},
-		{"slice turned", "a 3 b 2", "x a b",
-		 "%y = slice %x {axis=a to=[a] start=2 step=-1}" F("a b"), "a b", 0},
-		{"unslice", "a 7 c 3 b 2", "x c b",
-		 "%y = unslice %x {axis=a from=[c] start=1 step=2}" F("a b"), "a b", 0},
-		{"roll", "a 5 b 2", "x a b", "%y = roll %x {axis=a shift=2}" F("a b"), "a b",
-		 0},
-		{"concat", "a 2 b 3 c 5 d 2", "x a d, z b",
-		 "%y = concat %x %z {from=[a b] to=[c]}" F("c d"), "c d", 0},
-		{"gather", "v 5 e 2 n 7", "x v e",
-		 "%p = pos {axis=n}" I("n") "%f = const {value=3}" I("") "%q = mul %p %f" I(
-		     "n") "%g = const {value=5}" I("") "%i = mod %q %g" I("n") "%y = gather %x "
-									       "%i "
-									       "{axes=[v]}" F("n e"),
-		 "n e", 0},
-		{"gather of two", "u 3 v 3 e 2 n 2 k 2", "x u v e",
-		 "%p = pos {axis=n}" I("n") "%r = pos {axis=k}" I("k") "%i = sub %p %r" I("n k") "%o = const {value=1}" I(
-		     "") "%j = add %i %o" I("n k") "%h = add %p %r" I("n k") "%y = gather %x "
-									     "%j %h {axes=[u "
-									     "v]}" F("n k e"),
-		 "n k e", 0},
-		{"gather, matched", "b 4 s 5", "x b s",
-		 "%p = pos {axis=b}" I("b") "%y = gather %x %p {axes=[s]}" F("b"), "b", 0},
-		{"scatter_add", "v 3 e 2 n 7", "x n e",
-		 "%p = pos {axis=n}" I("n") "%g = const {value=3}" I("") "%i = mod %p %g" I(
-		     "n") "%y = scatter_add %x %i {axes=[v] along=[v e]}" F("v e"),
-		 "v e", 0},
-		{"sum", "a 3 b 4 c 2", "x a b c", "%y = sum %x {axes=[a c]}" F("b"), "b", 0},
-		{"rmax", "a 3 b 4", "x a b", "%y = rmax %x {axes=[b]}" F("a"), "a", 0},
-		{"rmin", "a 3 b 4", "x a b", "%y = rmin %x {axes=[a]}" F("b"), "b", 0},
-		{"dot", "a 3 b 4 c 2", "x a b, z c b", "%y = dot %x %z {axes=[b]}" F("a c"),
-		 "a c", 0},
-		{"dot, matched", "a 3 b 4 c 2", "x a b, z c b a",
-		 "%y = dot %x %z {axes=[b]}" F("a c"), "a c", 0},
-		{"dot of two", "a 3 b 4 c 2 d 2", "x a b c, z d c b",
-		 "%y = dot %x %z {axes=[b c]}" F("d a"), "d a", 0},
-		{"dot with a vector", "a 3 b 4", "x a b, z b",
-		 "%y = dot %x %z {axes=[b]}" F("a"), "a", 0},
-		{"dot of itself", "a 3 b 4", "x a b", "%y = dot %x %x {axes=[b]}" F("a"), "a",
-		 0},
-		{"softmax", "a 3 b 4 c 2", "x a b c", "%y = softmax %x {axes=[b c]}" F("a b c"),
-		 "a b c", 0},
-		{"normalize", "a 3 b 5", "x a b",
-		 "%y = normalize %x {axes=[b] eps=0.01 center=1}" F("a b"), "a b", 0},
-		{"normalize, not centred", "a 3 b 5 c 2", "x a b c",
-		 "%y = normalize %x {axes=[b c] eps=0.01 center=0}" F("a b c"), "a b c", 0},
-		{"moments", "a 3 b 5", "x a b",
-		 "%m, %r = moments %x {axes=[b] eps=0.01 center=1}"
-		 " : f32[a], f32[a]\n"
-		 "%y = div %m %r" F("a"),
-		 "a", 0},
-		{"variance alone", "a 3 b 5", "x a b",
-		 "_, %r = moments %x {axes=[b] eps=0.01 center=1}" F("a") "%y = exp %r" F("a"),
-		 "a", 0},
-		{"topk", "a 3 b 5 k 2", "x a b", "%y, _ = topk %x {axis=b to=[k]}" F("a k"),
-		 "a k", 0},
-		{"cross entropy", "n 4 v 5", "x n v",
-		 "%p = pos {axis=n}" I("n") "%y, _ = cross_entropy %x %p {axis=v}" F("n"), "n",
-		 0},
-		{"cross entropy and its lse", "n 4 v 5", "x n v",
-		 "%p = pos {axis=n}" I(
-		     "n") "%l, %e = cross_entropy %x %p {axis=v} : f32[n], f32[n]\n"
-			  "%y = mul %l %e" F("n"),
-		 "n", 0},
+static const Case cases[] = {
+    UNARY(neg, "x"), UNARY(exp, "x"), UNARY(log, "x+"), UNARY(sqrt, "x+"), UNARY(sin, "x"), UNARY(cos, "x"),
+    UNARY(tanh, "x"), UNARY(erf, "x"), UNARY(sigmoid, "x"), UNARY(relu, "x"), UNARY(abs, "x"), UNARY(copy, "x"),
+    BINARY(add, "x", "z"), BINARY(sub, "x", "z"), BINARY(mul, "x", "z"), BINARY(div, "x", "z+"),
+    BINARY(pow, "x+", "z"), BINARY(min, "x", "z"), BINARY(max, "x", "z"), BINARY(mod, "x+", "z+"),
+    {"sub, broadcast first", "a 3 b 4", "x b, z a b", "%y = sub %x %z" F("a b"), "a b", 0},
+    {"mul, both broadcast", "a 3 b 4", "x b, z a", "%y = mul %x %z" F("a b"), "a b", 0},
+    {"div, orders differ", "a 3 b 4", "x a b, z+ b a", "%y = div %x %z" F("a b"), "a b", 0},
+    {"pow 3", "a 5", "x a", "%p = const {value=3}" F("") "%y = pow %x %p" F("a"), "a", 0},
+    {"pow 2.5", "a 5", "x+ a", "%p = const {value=2.5}" F("") "%y = pow %x %p" F("a"), "a", 0},
+    {"pow -0.5", "a 5", "x+ a", "%p = const {value=-0.5}" F("") "%y = pow %x %p" F("a"), "a", 0},
+    {"x x", "a 5", "x a", "%y = mul %x %x" F("a"), "a", 0},
+    {"where", "a 3 b 4", "x a b, z b", "%o = const {value=0.3}" F("") "%c = lt %x %o" B("a b")
+        "%y = where %c %x %z" F("a b"), "a b", 0},
+    {"stop", "a 5", "x a", "%s = exp %x" F("a") "%t = stop %s" F("a") "%u = sub %s %t" F("a")
+        "%y = add %u %x" F("a"), "a", 0},
+    {"broadcast", "a 3 b 4", "x b", "%y = broadcast %x {axes=[a]}" F("a b"), "a b", 0},
+    {"dropout", "a 6 b 7", "x a b", "%y = dropout %x {axes=[a b] rate=0 key=3}" F("a b"), "a b", 0.4},
+    {"dropout of rows", "a 6 b 7", "x a b", "%y = dropout %x {axes=[a] rate=0 key=3}" F("a b"), "a b", 0.4},
+    {"rename", "a 3 b 4 c 4", "x a b", "%y = view %x {from=[b] to=[c]}" F("a c"), "a c", 0},
+    {"split", "a 3 b 4 c 2 d 2", "x a b", "%y = view %x {from=[b] to=[c d]}" F("a c d"), "a c d", 0},
+    {"merge", "a 3 c 2 d 2 b 4", "x a c d", "%y = view %x {from=[c d] to=[b]}" F("a b"), "a b", 0},
+    {"merge of far axes", "a 3 c 2 d 2 b 4", "x c a d", "%y = view %x {from=[c d] to=[b]}" F("b a"), "b a", 0},
+    {"slice one", "a 3 b 4", "x a b", "%y = slice %x {axis=a start=2 step=1}" F("b"), "b", 0},
+    {"slice part", "a 7 c 3 b 2", "x a b", "%y = slice %x {axis=a to=[c] start=1 step=2}" F("c b"), "c b", 0},
+    {"slice turned", "a 3 b 2", "x a b", "%y = slice %x {axis=a to=[a] start=2 step=-1}" F("a b"), "a b", 0},
+    {"unslice", "a 7 c 3 b 2", "x c b", "%y = unslice %x {axis=a from=[c] start=1 step=2}" F("a b"), "a b", 0},
+    {"roll", "a 5 b 2", "x a b", "%y = roll %x {axis=a shift=2}" F("a b"), "a b", 0},
+    {"concat", "a 2 b 3 c 5 d 2", "x a d, z b", "%y = concat %x %z {from=[a b] to=[c]}" F("c d"), "c d", 0},
+    {"gather", "v 5 e 2 n 7", "x v e", "%p = pos {axis=n}" I("n") "%f = const {value=3}" I("") "%q = mul %p %f" I("n")
+        "%g = const {value=5}" I("") "%i = mod %q %g" I("n") "%y = gather %x %i {axes=[v]}" F("n e"), "n e", 0},
+    {"gather of two", "u 3 v 3 e 2 n 2 k 2", "x u v e", "%p = pos {axis=n}" I("n") "%r = pos {axis=k}" I("k")
+        "%i = sub %p %r" I("n k") "%o = const {value=1}" I("") "%j = add %i %o" I("n k")
+        "%h = add %p %r" I("n k") "%y = gather %x %j %h {axes=[u v]}" F("n k e"), "n k e", 0},
+    {"gather, matched", "b 4 s 5", "x b s", "%p = pos {axis=b}" I("b") "%y = gather %x %p {axes=[s]}" F("b"), "b", 0},
+    {"scatter_add", "v 3 e 2 n 7", "x n e", "%p = pos {axis=n}" I("n") "%g = const {value=3}" I("")
+        "%i = mod %p %g" I("n") "%y = scatter_add %x %i {axes=[v] along=[v e]}" F("v e"), "v e", 0},
+    {"sum", "a 3 b 4 c 2", "x a b c", "%y = sum %x {axes=[a c]}" F("b"), "b", 0},
+    {"rmax", "a 3 b 4", "x a b", "%y = rmax %x {axes=[b]}" F("a"), "a", 0},
+    {"rmin", "a 3 b 4", "x a b", "%y = rmin %x {axes=[a]}" F("b"), "b", 0},
+    {"dot", "a 3 b 4 c 2", "x a b, z c b", "%y = dot %x %z {axes=[b]}" F("a c"), "a c", 0},
+    {"dot, matched", "a 3 b 4 c 2", "x a b, z c b a", "%y = dot %x %z {axes=[b]}" F("a c"), "a c", 0},
+    {"dot of two", "a 3 b 4 c 2 d 2", "x a b c, z d c b", "%y = dot %x %z {axes=[b c]}" F("d a"), "d a", 0},
+    {"dot with a vector", "a 3 b 4", "x a b, z b", "%y = dot %x %z {axes=[b]}" F("a"), "a", 0},
+    {"dot of itself", "a 3 b 4", "x a b", "%y = dot %x %x {axes=[b]}" F("a"), "a", 0},
+    {"softmax", "a 3 b 4 c 2", "x a b c", "%y = softmax %x {axes=[b c]}" F("a b c"), "a b c", 0},
+    {"normalize", "a 3 b 5", "x a b", "%y = normalize %x {axes=[b] eps=0.01 center=1}" F("a b"), "a b", 0},
+    {"normalize, not centred", "a 3 b 5 c 2", "x a b c", "%y = normalize %x {axes=[b c] eps=0.01 center=0}" F("a b c"), "a b c", 0},
+    {"moments", "a 3 b 5", "x a b", "%m, %r = moments %x {axes=[b] eps=0.01 center=1}" " : f32[a], f32[a]\n"
+        "%y = div %m %r" F("a"), "a", 0},
+    {"variance alone", "a 3 b 5", "x a b", "_, %r = moments %x {axes=[b] eps=0.01 center=1}" F("a")
+        "%y = exp %r" F("a"), "a", 0},
+    {"topk", "a 3 b 5 k 2", "x a b", "%y, _ = topk %x {axis=b to=[k]}" F("a k"), "a k", 0},
+    {"cross entropy", "n 4 v 5", "x n v", "%p = pos {axis=n}" I("n") "%y, _ = cross_entropy %x %p {axis=v}" F("n"), "n", 0},
+    {"cross entropy and its lse", "n 4 v 5", "x n v", "%p = pos {axis=n}" I("n")
+        "%l, %e = cross_entropy %x %p {axis=v} : f32[n], f32[n]\n" "%y = mul %l %e" F("n"), "n", 0},
 #define ATTENTION "keys=[k] feat=[d] scale=0.6 "
-		{"attention", "b 2 s 3 k 4 d 3 h 2", "q b h s d, kk b h k d, v b k h d",
-		 "%y, _ = attention %q %kk %v {" ATTENTION "cap=0 rate=-1 key=0}" F("b h s d"),
-		 "b h s d", 0},
-		{"attention, grouped, causal", "b 2 s 4 k 4 d 2 h 2 g 2",
-		 "q b h g s d, kk b h k d, v b h k d",
-		 "%y, _ = attention %q %kk %v {" ATTENTION
-		 "cap=0 rate=-1 key=0 query=s hi=0}" F("b h g s d"),
-		 "b h g s d", 0},
-		{"attention, window, cap", "s 5 k 5 d 2", "q s d, kk k d, v k d",
-		 "%y, _ = attention %q %kk %v {" ATTENTION
-		 "cap=2 rate=-1 key=0 query=s lo=-1 hi=1}" F("s d"),
-		 "s d", 0},
-		{"attention, mask, bias", "h 2 s 3 k 4 d 2",
-		 "q h s d, kk h k d, v h k d, w h s k",
-		 "%p = pos {axis=s}" I("s") "%r = pos {axis=k}" I("k") "%m = ne %p %r" B(
-		     "s k") "%y, _ = attention %q %kk %v %m %w {" ATTENTION
-			    "cap=0 rate=-1 key=0 mask=1 bias=1}" F("h s d"),
-		 "h s d", 0},
-		{"attention, bias without heads", "h 2 s 3 k 4 d 2",
-		 "q h s d, kk h k d, v h k d, w k",
-		 "%y, _ = attention %q %kk %v %w {" ATTENTION
-		 "cap=0 rate=-1 key=0 bias=1}" F("h s d"),
-		 "h s d", 0},
-		{"attention, dropout", "b 2 s 3 k 4 d 2", "q b s d, kk b k d, v b k d",
-		 "%y, _ = attention %q %kk %v {" ATTENTION "cap=0 rate=0 key=1}" F("b s d"),
-		 "b s d", 0.3},
+    {"attention", "b 2 s 3 k 4 d 3 h 2", "q b h s d, kk b h k d, v b k h d",
+        "%y, _ = attention %q %kk %v {" ATTENTION "cap=0 rate=-1 key=0}" F("b h s d"), "b h s d", 0},
+    {"attention, grouped, causal", "b 2 s 4 k 4 d 2 h 2 g 2", "q b h g s d, kk b h k d, v b h k d",
+        "%y, _ = attention %q %kk %v {" ATTENTION "cap=0 rate=-1 key=0 query=s hi=0}" F("b h g s d"), "b h g s d", 0},
+    {"attention, window, cap", "s 5 k 5 d 2", "q s d, kk k d, v k d",
+        "%y, _ = attention %q %kk %v {" ATTENTION "cap=2 rate=-1 key=0 query=s lo=-1 hi=1}" F("s d"), "s d", 0},
+    {"attention, mask, bias", "h 2 s 3 k 4 d 2", "q h s d, kk h k d, v h k d, w h s k",
+        "%p = pos {axis=s}" I("s") "%r = pos {axis=k}" I("k") "%m = ne %p %r" B("s k")
+        "%y, _ = attention %q %kk %v %m %w {" ATTENTION "cap=0 rate=-1 key=0 mask=1 bias=1}" F("h s d"), "h s d", 0},
+    {"attention, bias without heads", "h 2 s 3 k 4 d 2", "q h s d, kk h k d, v h k d, w k",
+        "%y, _ = attention %q %kk %v %w {" ATTENTION "cap=0 rate=-1 key=0 bias=1}" F("h s d"), "h s d", 0},
+    {"attention, dropout", "b 2 s 3 k 4 d 2", "q b s d, kk b k d, v b k d",
+        "%y, _ = attention %q %kk %v {" ATTENTION "cap=0 rate=0 key=1}" F("b s d"), "b s d", 0.3},
 
-		/* what models are made of */
-		{"rope", "b 2 s 3 d 4 t 2 j 2", "x b s d",
-		 "%x2 = view %x {from=[d] to=[t j]}" F("b s t j") "%turn = slice %x2 {axis=t "
-								  "to=[t] start=1 step=-1}" F("b s t j") "%p = pos {axis=s}" I("s") "%pf = cast %p {dtype=f32}" F("s") "%i = pos {axis=j}" I("j") "%if = cast %i {dtype=f32}" F("j") "%one = const {value=1}" F("") "%w = add %if %one" F("j") "%angle = div %pf %w" F("s j") "%co = cos %angle" F("s j") "%si = sin %angle" F("s j") "%u = pos {axis=t}" I("t") "%uf = cast %u {dtype=f32}" F("t") "%two = const {value=2}" F("") "%u2 = mul %two %uf" F(
-								      "t") "%sign = sub %u2 "
-									   "%one" F("t") "%l = "
-											 "mul "
-											 "%x2 "
-											 "%c"
-											 "o" F("b s t j") "%r0 = mul %turn %sign" F("b s t j") "%r = mul %r0 %si" F("b s t j") "%z = add %l %r" F("b s t j") "%y = view %z {from=[t j] to=[d]}" F("b s d"),
-		 "b s d", 0},
-		{"layer norm, linear", "b 2 s 3 e 4 o 3", "x b s e, g e, c e, w o e, d o",
-		 "%n = normalize %x {axes=[e] eps=1e-05 center=1}" F(
-		     "b s e") "%ng = mul %n %g" F("b s e") "%h = add %ng %c" F("b s e") "%l = "
-											"dot "
-											"%h %w "
-											"{axes="
-											"[e]"
-											"}" F("b s o") "%y = add %l %d" F("b s o"),
-		 "b s o", 0},
-		{"gelu_tanh mlp", "b 3 e 4 f 5", "x b e, w f e, c f, u e f",
-		 "%a0 = dot %x %w {axes=[e]}" F("b f") "%a = add %a0 %c" F("b f") "%three = "
-										  "const "
-										  "{value=3}" F("") "%a3 = pow %a %three" F("b f") "%k = const {value=0.044715}" F("") "%ka = mul %k %a3" F("b f") "%in = add %a %ka" F("b f") "%q = const {value=0.7978845608028654}" F("") "%qi = mul %q %in" F("b f") "%t = tanh %qi" F("b f") "%one = const {value=1}" F("") "%t1 = add %one %t" F(
-										      "b f") "%"
-											     "h"
-											     "a"
-											     "l"
-											     "f"
-											     " "
-											     "="
-											     " "
-											     "c"
-											     "o"
-											     "n"
-											     "s"
-											     "t"
-											     " "
-											     "{"
-											     "v"
-											     "a"
-											     "l"
-											     "u"
-											     "e"
-											     "="
-											     "0"
-											     "."
-											     "5"
-											     "}" F("") "%ha = mul %half %a" F("b f") "%h = mul %ha %t1" F("b f") "%o = dot %h %u {axes=[f]}" F("b e") "%y = add %x %o" F("b e"),
-		 "b e", 0},
-		{"swiglu", "b 3 e 4 f 5", "x b e, w f e, v f e, u e f",
-		 "%a = dot %x %w {axes=[e]}" F("b f") "%s = sigmoid %a" F(
-		     "b f") "%si = mul %a %s" F("b f") "%g = dot %x %v {axes=[e]}" F("b f") "%h"
-											    " ="
-											    " m"
-											    "ul"
-											    " %"
-											    "si"
-											    " %"
-											    "g" F("b f") "%y = dot %h %u {axes=[f]}" F("b e"),
-		 "b e", 0},
-		{"packed q k v", "b 2 s 3 k 3 e 4 p 3 d 2", "x b s e, w p d e",
-		 "%a = dot %x %w {axes=[e]}" F("b s p d") "%q = slice %a {axis=p start=0 "
-							  "step=1}" F("b s d") "%k0 = slice %a "
-									       "{axis=p "
-									       "start=1 "
-									       "step=1}" F("b "
-											   "s "
-											   "d") "%v0 = slice %a {axis=p start=2 step=1}" F("b s d") "%k = view %k0 {from=[s] to=[k]}" F(
-										   "b k d") "%v"
-											    " ="
-											    " v"
-											    "ie"
-											    "w "
-											    "%v"
-											    "0 "
-											    "{f"
-											    "ro"
-											    "m="
-											    "[s"
-											    "] "
-											    "to"
-											    "=["
-											    "k]"
-											    "}" F("b k d") "%y, _ = attention %q %k %v {" ATTENTION
-													   "cap=0 rate=-1 key=0 query=s hi=0}" F(
-													       "b s d"),
-		 "b s d", 0},
-		{"tied weights", "n 4 v 5 e 3", "x v e",
-		 "%p = pos {axis=n}" I("n") "%h = gather %x %p {axes=[v]}" F(
-		     "n e") "%t = tanh %h" F("n e") "%l = dot %t %x {axes=[e]}" F("n v") "%y, "
-											 "_ = "
-											 "cross"
-											 "_entr"
-											 "opy "
-											 "%l "
-											 "%p "
-											 "{axis"
-											 "=v"
-											 "}" F("n"),
-		 "n", 0},
-		{"experts", "n 4 x 3 c 2 e 3 o 2", "h n e, g x e, w x o e",
-		 "%r0 = dot %h %g {axes=[e]}" F("n x") "%r = softmax %r0 {axes=[x]}" F(
-		     "n x") "%p, %i = topk %r {axis=x to=[c]} : f32[n c], i32[n c]\n"
-			    "%ps = sum %p {axes=[c]}" F("n") "%pn = div %p %ps" F(
-				"n c") "%we = gather %w %i {axes=[x]}" F("n c o e") "%t = dot "
-										    "%h %we "
-										    "{axes=[e]"
-										    "}" F("n c "
-											  "o") "%y = dot %pn %t {axes=[c]}" F("n o"),
-		 "n o", 0},
+    /* what models are made of */
+    {"rope", "b 2 s 3 d 4 t 2 j 2", "x b s d",
+        "%x2 = view %x {from=[d] to=[t j]}" F("b s t j") "%turn = slice %x2 {axis=t to=[t] start=1 step=-1}" F("b s t j")
+        "%p = pos {axis=s}" I("s") "%pf = cast %p {dtype=f32}" F("s") "%i = pos {axis=j}" I("j")
+        "%if = cast %i {dtype=f32}" F("j") "%one = const {value=1}" F("") "%w = add %if %one" F("j")
+        "%angle = div %pf %w" F("s j") "%co = cos %angle" F("s j") "%si = sin %angle" F("s j")
+        "%u = pos {axis=t}" I("t") "%uf = cast %u {dtype=f32}" F("t") "%two = const {value=2}" F("")
+        "%u2 = mul %two %uf" F("t") "%sign = sub %u2 %one" F("t") "%l = mul %x2 %co" F("b s t j")
+        "%r0 = mul %turn %sign" F("b s t j") "%r = mul %r0 %si" F("b s t j") "%z = add %l %r" F("b s t j")
+        "%y = view %z {from=[t j] to=[d]}" F("b s d"), "b s d", 0},
+    {"layer norm, linear", "b 2 s 3 e 4 o 3", "x b s e, g e, c e, w o e, d o",
+        "%n = normalize %x {axes=[e] eps=1e-05 center=1}" F("b s e") "%ng = mul %n %g" F("b s e")
+        "%h = add %ng %c" F("b s e") "%l = dot %h %w {axes=[e]}" F("b s o") "%y = add %l %d" F("b s o"), "b s o", 0},
+    {"gelu_tanh mlp", "b 3 e 4 f 5", "x b e, w f e, c f, u e f",
+        "%a0 = dot %x %w {axes=[e]}" F("b f") "%a = add %a0 %c" F("b f") "%three = const {value=3}" F("")
+        "%a3 = pow %a %three" F("b f") "%k = const {value=0.044715}" F("") "%ka = mul %k %a3" F("b f")
+        "%in = add %a %ka" F("b f") "%q = const {value=0.7978845608028654}" F("") "%qi = mul %q %in" F("b f")
+        "%t = tanh %qi" F("b f") "%one = const {value=1}" F("") "%t1 = add %one %t" F("b f")
+        "%half = const {value=0.5}" F("") "%ha = mul %half %a" F("b f") "%h = mul %ha %t1" F("b f")
+        "%o = dot %h %u {axes=[f]}" F("b e") "%y = add %x %o" F("b e"), "b e", 0},
+    {"swiglu", "b 3 e 4 f 5", "x b e, w f e, v f e, u e f",
+        "%a = dot %x %w {axes=[e]}" F("b f") "%s = sigmoid %a" F("b f") "%si = mul %a %s" F("b f")
+        "%g = dot %x %v {axes=[e]}" F("b f") "%h = mul %si %g" F("b f") "%y = dot %h %u {axes=[f]}" F("b e"), "b e", 0},
+    {"packed q k v", "b 2 s 3 k 3 e 4 p 3 d 2", "x b s e, w p d e",
+        "%a = dot %x %w {axes=[e]}" F("b s p d") "%q = slice %a {axis=p start=0 step=1}" F("b s d")
+        "%k0 = slice %a {axis=p start=1 step=1}" F("b s d") "%v0 = slice %a {axis=p start=2 step=1}" F("b s d")
+        "%k = view %k0 {from=[s] to=[k]}" F("b k d") "%v = view %v0 {from=[s] to=[k]}" F("b k d")
+        "%y, _ = attention %q %k %v {" ATTENTION "cap=0 rate=-1 key=0 query=s hi=0}" F("b s d"), "b s d", 0},
+    {"tied weights", "n 4 v 5 e 3", "x v e",
+        "%p = pos {axis=n}" I("n") "%h = gather %x %p {axes=[v]}" F("n e") "%t = tanh %h" F("n e")
+        "%l = dot %t %x {axes=[e]}" F("n v") "%y, _ = cross_entropy %l %p {axis=v}" F("n"), "n", 0},
+    {"experts", "n 4 x 3 c 2 e 3 o 2", "h n e, g x e, w x o e",
+        "%r0 = dot %h %g {axes=[e]}" F("n x") "%r = softmax %r0 {axes=[x]}" F("n x")
+        "%p, %i = topk %r {axis=x to=[c]} : f32[n c], i32[n c]\n" "%ps = sum %p {axes=[c]}" F("n")
+        "%pn = div %p %ps" F("n c") "%we = gather %w %i {axes=[x]}" F("n c o e")
+        "%t = dot %h %we {axes=[e]}" F("n c o") "%y = dot %pn %t {axes=[c]}" F("n o"), "n o", 0},
 };
+
+/* clang-format on */
 
 enum { MAX_VARS = 8, MAX_ENTRIES = 1 << 12 };
 
