@@ -86,3 +86,11 @@ body_passed(const Body *b, Val v)
 {
 	return b->vals[v.i].def == 0;
 }
+
+bool
+body_is_out(const Body *b, Val v)
+{
+	for (uint32_t i = 0; i < b->nports; i++)
+		if (!port_is_in(b->ports[i].kind) && b->ports[i].v.i == v.i) return true;
+	return false;
+}

@@ -139,14 +139,6 @@ reads_literals(const Op *op)
 	return flags & (OF_EW | OF_VIEW) || op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin;
 }
 
-static bool
-is_out_port(const Body *b, Val v)
-{
-	for (uint32_t i = 0; i < b->nports; i++)
-		if (!port_is_in(b->ports[i].kind) && b->ports[i].v.i == v.i) return true;
-	return false;
-}
-
 /* Is `v` read only inside kernel `k`? */
 static bool
 only_in_kernel(const Body *b, Val v, uint32_t k)
@@ -177,7 +169,7 @@ static Space
 space_of(const Module *m, const Body *b, Val v)
 {
 	const ValDef *d = &b->vals[v.i];
-	if (!d->def || is_out_port(b, v)) return SP_port;
+	if (!d->def || body_is_out(b, v)) return SP_port;
 	const Op *op = &b->ops[d->def - 1];
 	if (op->code == OP_const && is_literal(m, b, v)) return SP_local;
 	Access a;

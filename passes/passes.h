@@ -121,6 +121,7 @@ void body_move(Arena *tmp, Body *b, uint32_t from, uint32_t at);
 void body_number(Body *b);     /* sets def and result of every value from the ops */
 void body_sort_ports(Body *b); /* by kind, then slot */
 bool body_passed(const Body *b, Val v); /* v is an in-port's value */
+bool body_is_out(const Body *b, Val v); /* an out-port names it */
 
 /* shard.c */
 
