@@ -174,6 +174,7 @@ typedef struct Body {
 	uint32_t nkernels;     /* kernel numbers run from 1 to this */
 	int64_t scratch_bytes; /* level mem */
 	int64_t live_bytes;    /* level mem: most bytes of scratch alive at once */
+	uint32_t *index, nindex, cindex; /* private to ir_val: values by name */
 } Body;
 
 /* ---- layer types and instances ---- */
@@ -499,6 +500,9 @@ bool ir_access(const Module *m, const Body *b, Val v, Access *out);
 /* ==== infer.c ==== */
 /* Result types of an op from its operands and attributes. False after one diagnostic (NULL diag: ICE). */
 bool ir_infer(const Module *m, const Body *b, const Op *op, Diag *d, Type out[MAX_OUT]);
+/* Whether the first result, inferred as t, may be typed `have`: the same but for what the op leaves open: the order of
+ * axes, shards of axes it makes (pos, broadcast), the dtype of a constant, a share (x / degree) read as a pending sum. */
+bool ir_fits(const Op *op, const Type *t, const Type *have);
 
 /* ==== print.c, parse.c, equal.c ==== */
 void ir_print(const Module *m, Buf *out);
