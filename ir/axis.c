@@ -19,7 +19,8 @@ ir_axis(Module *m, Name name, int64_t extent, Loc loc)
 	Name unique = name;
 	Axis a = ir_axis_find(m, unique);
 
-	ENSURE(name && extent >= 0, "axis '%s' of %lld", name_str(m->names, name), (long long)extent);
+	ENSURE(name && extent >= 0, "axis '%s' of %lld", name_str(m->names, name),
+	       (long long)extent);
 	for (int k = 2; a.i && m->axes[a.i].extent != extent; k++) {
 		unique = name_fmt(m->names, "%s.%d", name_str(m->names, name), k);
 		a = ir_axis_find(m, unique);
@@ -66,6 +67,7 @@ axes_of(const Type *t)
 {
 	AxisList l = {.n = t->n};
 
-	for (int i = 0; i < t->n; i++) l.a[i] = t->ax[i].a;
+	for (int i = 0; i < t->n; i++)
+		l.a[i] = t->ax[i].a;
 	return l;
 }

@@ -29,9 +29,11 @@ reserve(Buf *b, size_t more)
 {
 	size_t cap = b->cap ? b->cap : 64;
 
-	ENSURE(more < SIZE_MAX / 4 && b->n < SIZE_MAX / 4, "text of %zu + %zu bytes", b->n, more);
+	ENSURE(more < SIZE_MAX / 4 && b->n < SIZE_MAX / 4, "text of %zu + %zu bytes", b->n,
+	       more);
 	if (b->n + more + 1 <= b->cap) return;
-	while (cap < b->n + more + 1) cap *= 2;
+	while (cap < b->n + more + 1)
+		cap *= 2;
 	b->s = arena_grow(b->arena, b->s, b->n, cap, 1);
 	b->cap = cap;
 }
@@ -138,7 +140,8 @@ buf_bytes(Buf *b, int64_t bytes)
 		buf_printf(b, "%" PRId64 " B", bytes);
 		return;
 	}
-	for (x /= 1024; fabs(x) >= 1024 && k + 1 < COUNTOF(unit); k++) x /= 1024;
+	for (x /= 1024; fabs(x) >= 1024 && k + 1 < COUNTOF(unit); k++)
+		x /= 1024;
 	buf_printf(b, "%.2f %s", x, unit[k]);
 }
 
@@ -259,7 +262,8 @@ hash_bytes(const void *p, size_t n, uint64_t seed)
 	const unsigned char *s = p;
 	uint64_t h = 0xcbf29ce484222325u ^ seed;
 
-	for (size_t i = 0; i < n; i++) h = (h ^ s[i]) * 0x100000001b3u;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ s[i]) * 0x100000001b3u;
 	h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
 	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;
 	return h ^ h >> 33;

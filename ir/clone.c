@@ -87,9 +87,12 @@ ir_clone(const Module *from, Arena *a)
 	m->cinsts = m->ninsts;
 	m->creports = m->nreports;
 	m->cactions = m->nactions;
-	for (uint32_t i = 1; i < m->nbodies; i++) clone_body(&m->bodies[i], a);
-	for (uint32_t i = 0; i < m->ntypes; i++) clone_type(&m->types[i], a);
-	for (uint32_t i = 0; i < m->ninsts; i++) clone_instance(&m->insts[i], &m->types[m->insts[i].type], a);
+	for (uint32_t i = 1; i < m->nbodies; i++)
+		clone_body(&m->bodies[i], a);
+	for (uint32_t i = 0; i < m->ntypes; i++)
+		clone_type(&m->types[i], a);
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		clone_instance(&m->insts[i], &m->types[m->insts[i].type], a);
 	clone_plan(&m->plan, a);
 	clone_memory(&m->mem, m, a);
 	return m;
@@ -101,7 +104,8 @@ ir_param_count(const Module *m)
 	int64_t n = 0;
 
 	for (uint32_t i = 0; i < m->nparams; i++)
-		if (__builtin_add_overflow(n, type_count(m, NULL, &m->params[i].type), &n)) return INT64_MAX;
+		if (__builtin_add_overflow(n, type_count(m, NULL, &m->params[i].type), &n))
+			return INT64_MAX;
 	return n;
 }
 
@@ -120,7 +124,8 @@ ir_param_entries(const Module *m, uint32_t param, int64_t *shape, int *ndims)
 		int64_t n = 1;
 
 		for (int i = 0; i < p->dims[d] && k < p->type.n; i++, k++)
-			if (__builtin_mul_overflow(n, ir_extent(m, p->type.ax[k].a), &n)) n = INT64_MAX;
+			if (__builtin_mul_overflow(n, ir_extent(m, p->type.ax[k].a), &n))
+				n = INT64_MAX;
 		shape[(*ndims)++] = n;
 	}
 	return apart ? ir_extent(m, p->per) : 1;

@@ -9,7 +9,8 @@ body_uses(const Body *b, Arena *a)
 	uint32_t *uses = NEW_N(a, uint32_t, b->nvals ? b->nvals : 1);
 
 	for (uint32_t i = 0; i < b->nops; i++)
-		for (int k = 0; k < b->ops[i].nin; k++) uses[b->ops[i].in[k].i]++;
+		for (int k = 0; k < b->ops[i].nin; k++)
+			uses[b->ops[i].in[k].i]++;
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (!port_is_in(b->ports[i].kind)) uses[b->ports[i].v.i]++;
 	return uses;
@@ -33,7 +34,8 @@ live_values(const Module *m, const Body *b)
 		if (!port_is_in(b->ports[i].kind)) live[b->ports[i].v.i] = true;
 	for (uint32_t i = b->nops; i-- > 0;)
 		if (op_live(&b->ops[i], live))
-			for (int k = 0; k < b->ops[i].nin; k++) live[b->ops[i].in[k].i] = true;
+			for (int k = 0; k < b->ops[i].nin; k++)
+				live[b->ops[i].in[k].i] = true;
 	live[0] = false;
 	return live;
 }
@@ -50,13 +52,15 @@ compact(Body *b, const bool *live, uint32_t *at)
 		b->vals[nvals++] = b->vals[v];
 	}
 	b->nvals = nvals;
-	for (uint32_t v = 1; v < nvals; v++) b->vals[v].over.i = at[b->vals[v].over.i];
+	for (uint32_t v = 1; v < nvals; v++)
+		b->vals[v].over.i = at[b->vals[v].over.i];
 
 	for (uint32_t i = 0; i < b->nops; i++) {
 		Op op = b->ops[i];
 
 		if (!op_live(&op, live)) continue;
-		for (int k = 0; k < op.nin; k++) op.in[k].i = at[op.in[k].i];
+		for (int k = 0; k < op.nin; k++)
+			op.in[k].i = at[op.in[k].i];
 		for (int k = 0; k < op.nout; k++) {
 			op.out[k].i = at[op.out[k].i];
 			if (op.out[k].i) b->vals[op.out[k].i].def = nops + 1;
@@ -81,8 +85,10 @@ body_dce(Module *m, Body *b)
 	bool *live = live_values(m, b);
 	uint32_t dead = 0;
 
-	for (uint32_t v = 1; v < b->nvals; v++) dead += !live[v];
-	for (uint32_t i = 0; i < b->nops; i++) dead += !op_live(&b->ops[i], live);
+	for (uint32_t v = 1; v < b->nvals; v++)
+		dead += !live[v];
+	for (uint32_t i = 0; i < b->nops; i++)
+		dead += !op_live(&b->ops[i], live);
 	if (!dead) return false;
 	compact(b, live, NEW_N(m->arena, uint32_t, b->nvals));
 	b->index = NULL; /* values have new numbers */

@@ -44,7 +44,8 @@ find_slot(const Names *t, const char *s, size_t n, uint64_t hash)
 		const Entry *e = &t->entries[t->slots[i]];
 
 		if (!t->slots[i]) return &t->slots[i];
-		if (e->hash == hash && e->n == n && memcmp(e->s, s, n) == 0) return &t->slots[i];
+		if (e->hash == hash && e->n == n && memcmp(e->s, s, n) == 0)
+			return &t->slots[i];
 	}
 }
 

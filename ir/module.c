@@ -10,18 +10,18 @@
 
 /* ---- tables ---- */
 
-#define EW OF_EW
-#define VIEW OF_VIEW
-#define RED OF_RED
-#define CONST OF_CONST
-#define RNG OF_RNG
-#define COMM OF_COMM
-#define UPD OF_UPD
+#define EW        OF_EW
+#define VIEW      OF_VIEW
+#define RED       OF_RED
+#define CONST     OF_CONST
+#define RNG       OF_RNG
+#define COMM      OF_COMM
+#define UPD       OF_UPD
 #define MUST(key) {AK_##key, false},
-#define MAY(key) {AK_##key, true},
+#define MAY(key)  {AK_##key, true},
 #define NO_ATTRS
-#define OP(code, text, min_in, max_in, nout, flags, attrs)                                         \
-	[OP_##code] = {text, min_in, max_in, nout, flags, {attrs {AK_none, false}}},
+#define OP(code, text, min_in, max_in, nout, flags, attrs) \
+	[OP_##code] = {text, min_in, max_in, nout, flags, {attrs{AK_none, false}}},
 const OpInfo op_info[OP_COUNT] = {
     [OP_none] = {"none", 0, 0, 0, 0, {{AK_none, false}}},
 #include "ir/ops.def"
@@ -35,12 +35,15 @@ const struct AttrInfo attr_info[AK_COUNT] = {
 
 const char *const level_str[LV_COUNT] = {"graph", "train", "plan", "spmd", "sched", "mem"};
 const char *const port_str[PORT_COUNT] = {
-    [PORT_arg] = "arg",     [PORT_weight] = "weight", [PORT_const] = "const",
-    [PORT_saved] = "saved", [PORT_cot] = "cot",       [PORT_carry] = "carry",
-    [PORT_grad] = "grad",   [PORT_m] = "m",           [PORT_v] = "v",
-    [PORT_scalar] = "scalar", [PORT_out] = "out",     [PORT_save] = "save",
-    [PORT_dx] = "dx",       [PORT_carry_out] = "carry_out", [PORT_dw] = "dw",
-    [PORT_norm] = "norm",   [PORT_w_out] = "w_out",   [PORT_m_out] = "m_out",
+    [PORT_arg] = "arg",     [PORT_weight] = "weight",
+    [PORT_const] = "const", [PORT_saved] = "saved",
+    [PORT_cot] = "cot",     [PORT_carry] = "carry",
+    [PORT_grad] = "grad",   [PORT_m] = "m",
+    [PORT_v] = "v",         [PORT_scalar] = "scalar",
+    [PORT_out] = "out",     [PORT_save] = "save",
+    [PORT_dx] = "dx",       [PORT_carry_out] = "carry_out",
+    [PORT_dw] = "dw",       [PORT_norm] = "norm",
+    [PORT_w_out] = "w_out", [PORT_m_out] = "m_out",
     [PORT_v_out] = "v_out", [PORT_logits] = "logits",
 };
 const char *const body_str[BK_COUNT] = {"F", "B", "W", "N", "U", "const"};
@@ -110,11 +113,13 @@ index_values(Module *m, Body *b)
 {
 	if (!b->index || b->nindex > b->nvals || b->nvals >= b->cindex / 2) {
 		b->cindex = b->cindex ? b->cindex : 64;
-		while (b->nvals >= b->cindex / 2) b->cindex *= 2;
+		while (b->nvals >= b->cindex / 2)
+			b->cindex *= 2;
 		b->index = NEW_N(m->arena, uint32_t, b->cindex);
 		b->nindex = 1;
 	}
-	for (; b->nindex < b->nvals; b->nindex++) *index_slot(b, b->vals[b->nindex].name) = b->nindex;
+	for (; b->nindex < b->nvals; b->nindex++)
+		*index_slot(b, b->vals[b->nindex].name) = b->nindex;
 }
 
 static Name
@@ -214,7 +219,8 @@ attr_rank(OpCode code, AttrKey k)
 	const OpInfo *info = &op_info[code];
 	int i = 0;
 
-	while (info->attrs[i].key != AK_none && info->attrs[i].key != k) i++;
+	while (info->attrs[i].key != AK_none && info->attrs[i].key != k)
+		i++;
 	return i;
 }
 
@@ -341,8 +347,8 @@ ir_emit(Module *m, Body *b, Diag *d, const OpArgs *args)
 	Op op = {.code = args->code, .nout = info->nout, .loc = args->loc};
 	Type types[MAX_OUT];
 
-	ENSURE(args->nin <= UINT8_MAX && args->nattr <= UINT8_MAX, "'%s' of %d operands, %d attributes", info->text,
-	       args->nin, args->nattr);
+	ENSURE(args->nin <= UINT8_MAX && args->nattr <= UINT8_MAX,
+	       "'%s' of %d operands, %d attributes", info->text, args->nin, args->nattr);
 	op.nin = (uint8_t)args->nin;
 	op.nattr = (uint8_t)args->nattr;
 	op.in = arena_dup(m->arena, args->in, sizeof(*args->in) * op.nin);
@@ -363,9 +369,16 @@ ir_emit(Module *m, Body *b, Diag *d, const OpArgs *args)
 }
 
 static Val
-emit1(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attr, const Type *want, Loc loc)
+emit1(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attr,
+      const Type *want, Loc loc)
 {
-	OpArgs args = {.code = code, .in = in, .nin = nin, .attrs = attr, .nattr = attr != NULL, .loc = loc, .want = want};
+	OpArgs args = {.code = code,
+		       .in = in,
+		       .nin = nin,
+		       .attrs = attr,
+		       .nattr = attr != NULL,
+		       .loc = loc,
+		       .want = want};
 
 	return ir_emit(m, b, NULL, &args)->out[0];
 }

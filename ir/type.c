@@ -50,7 +50,8 @@ type_find(const Type *t, Axis a)
 static bool
 use_equal(const AxisUse *a, const AxisUse *b)
 {
-	return a->a.i == b->a.i && a->nshard == b->nshard && memcmp(a->shard, b->shard, a->nshard) == 0;
+	return a->a.i == b->a.i && a->nshard == b->nshard &&
+	       memcmp(a->shard, b->shard, a->nshard) == 0;
 }
 
 bool
@@ -98,7 +99,8 @@ type_extent(const Module *m, const Mesh *mesh, const Type *t, int k)
 	for (int i = 0; mesh && i < u->nshard; i++) {
 		int64_t degree = mesh->ax[u->shard[i]].degree;
 
-		ENSURE(u->shard[i] < mesh->n && degree > 0, "a shard over mesh axis %u of %u", u->shard[i], mesh->n);
+		ENSURE(u->shard[i] < mesh->n && degree > 0, "a shard over mesh axis %u of %u",
+		       u->shard[i], mesh->n);
 		n = n / degree + (n % degree != 0);
 	}
 	return n;
@@ -118,7 +120,8 @@ type_count(const Module *m, const Mesh *mesh, const Type *t)
 {
 	int64_t n = 1;
 
-	for (int k = 0; k < t->n; k++) n = times(n, type_extent(m, mesh, t, k));
+	for (int k = 0; k < t->n; k++)
+		n = times(n, type_extent(m, mesh, t, k));
 	return n;
 }
 
