@@ -37,6 +37,20 @@ is_result(const Body *f, Val v)
 	return false;
 }
 
+/* The saved slot whose buffer B writes carry `slot` over; -1: a buffer of its own. */
+static int
+carry_in_saved(const Module *m, const LayerType *t, uint16_t slot)
+{
+	if (!t->body[BK_B]) return -1;
+	const Body *b = &m->bodies[t->body[BK_B]];
+	const Port *out = ir_find_port(b, PORT_carry_out, slot);
+	Val v = out ? b->vals[out->v.i].over : NO_VAL;
+	while (v.i && b->vals[v.i].over.i) v = b->vals[v.i].over;
+	for (uint32_t i = 0; v.i && i < b->nports; i++)
+		if (b->ports[i].kind == PORT_saved && b->ports[i].v.i == v.i) return b->ports[i].slot;
+	return -1;
+}
+
 /* Saved values, then results; a saved result is one buffer. */
 static void
 frame_of_type(Ctx *c, Module *m, LayerType *t)
@@ -60,8 +74,10 @@ frame_of_type(Ctx *c, Module *m, LayerType *t)
 		if (p->kind == PORT_out) t->out_at[p->slot] = at[p->v.i] - 1;
 		if (p->kind == PORT_save) t->saved_at[p->slot] = at[p->v.i] - 1;
 	}
-	for (uint32_t i = 0; i < t->ncarry; i++)
-		t->carry_at[i] = take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
+	for (uint32_t i = 0; i < t->ncarry; i++) {
+		int saved = carry_in_saved(m, t, (uint16_t)i);
+		t->carry_at[i] = saved >= 0 ? -1 - saved : take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
+	}
 }
 
 void

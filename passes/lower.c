@@ -70,14 +70,19 @@ same_strategy(const Strategy *a, const Strategy *b)
 static void
 count_cost(Ctx *c, Module *m, Lowered *l)
 {
+	Body copy[BK_COUNT], *body[BK_COUNT] = {0};
 	for (int k = 0; k < BK_COUNT; k++) {
 		if (!l->has[k]) continue;
-		Body b = body_copy(c->tmp, &l->body[k]);
-		pack_body(c, m, &b);
-		Cost cost = cost_body(m, &b);
+		copy[k] = body_copy(c->tmp, &l->body[k]);
+		body[k] = &copy[k];
+	}
+	pack_bodies(c, m, body);
+	for (int k = 0; k < BK_COUNT; k++) {
+		if (!body[k]) continue;
+		Cost cost = cost_body(m, body[k]);
 		l->flops[k] = cost.flops;
 		l->moved[k] = cost.moved;
-		l->scratch[k] = b.scratch_bytes;
+		l->scratch[k] = body[k]->scratch_bytes;
 	}
 	const Mesh *mesh = &m->plan.meshes[l->strategy.mesh];
 	for (uint32_t i = 0; i < l->layer.nsaved; i++) l->saved_bytes += type_bytes(m, mesh, &l->layer.saved[i]);

@@ -1,9 +1,8 @@
 /*
- * pack.c - where the values of one body live.
+ * pack.c - intervals into bytes: items that are alive in one step get disjoint ranges, in as few bytes as possible.
  *
- * Input: a body whose kernels are numbered. Output: the space of every value, offsets in scratch, the height and the
- * most bytes alive at once. A kernel is one step of time. A buffer lives from the step that writes it to the last step
- * that reads it, through views as well. Invariant: no two buffers that are alive in one step overlap.
+ * Dynamic storage allocation is NP-hard; greedy best fit by a few orders, then retries, comes within a percent or two on
+ * our bodies, and tests hold it to 1.02 x the most bytes alive. Deterministic: ties go to the lower index.
  */
 #include "passes/passes.h"
 
@@ -14,8 +13,6 @@ aligned(int64_t bytes)
 {
 	return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
-
-/* ---- intervals into bytes ---- */
 
 /* Bytes by height, by area, by time: three greedy orders that fail on different inputs. Ties by index. */
 static int
@@ -80,8 +77,8 @@ place(const PackItem *items, const uint32_t *order, uint32_t n, int64_t *at, uin
 }
 
 /* Most bytes alive in one step. */
-static int64_t
-most_live(const PackItem *items, uint32_t n)
+int64_t
+pack_live(const PackItem *items, uint32_t n)
 {
 	int64_t most = 0;
 	for (uint32_t i = 0; i < n; i++) { /* the maximum is reached where some item begins */
@@ -103,7 +100,7 @@ int64_t
 pack_items(Arena *tmp, PackItem *items, uint32_t n)
 {
 	enum { ORDERS = 4, TRIES = 64 };
-	int64_t *at = NEW_N(tmp, int64_t, n), best = INT64_MAX, live = most_live(items, n);
+	int64_t *at = NEW_N(tmp, int64_t, n), best = INT64_MAX, live = pack_live(items, n);
 	uint32_t *order = NEW_N(tmp, uint32_t, n), *spare = NEW_N(tmp, uint32_t, n), *keep = NEW_N(tmp, uint32_t, n);
 	for (int how = 0; how < ORDERS && best > live; how++) {
 		for (uint32_t i = 0; i < n; i++) order[i] = i;
@@ -127,108 +124,4 @@ pack_items(Arena *tmp, PackItem *items, uint32_t n)
 		if (height < best) best = height;
 	}
 	return n ? best : 0;
-}
-
-/* ---- spaces ---- */
-
-/* Ops that read scalars as literals: loops of ours, not library calls. */
-static bool
-reads_literals(const Op *op)
-{
-	int flags = op_info[op->code].flags;
-	return flags & (OF_EW | OF_VIEW) || op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin;
-}
-
-/* Is `v` read only inside kernel `k`? */
-static bool
-only_in_kernel(const Body *b, Val v, uint32_t k)
-{
-	for (uint32_t i = 0; i < b->nops; i++)
-		for (int j = 0; b->ops[i].kernel != k && j < b->ops[i].nin; j++)
-			if (b->ops[i].in[j].i == v.i) return false;
-	return true;
-}
-
-/* A scalar that only loops read, through views or not. */
-static bool
-is_literal(const Module *m, const Body *b, Val v)
-{
-	if (b->ops[b->vals[v.i].def - 1].code != OP_const) return false;
-	for (uint32_t i = 0; i < b->nops; i++) {
-		const Op *op = &b->ops[i];
-		for (int j = 0; !reads_literals(op) && j < op->nin; j++) {
-			Access a;
-			if (op->in[j].i == v.i) return false;
-			if (ir_access(m, b, op->in[j], &a) && a.base.i == v.i) return false;
-		}
-	}
-	return true;
-}
-
-static Space
-space_of(const Module *m, const Body *b, Val v)
-{
-	const ValDef *d = &b->vals[v.i];
-	if (!d->def || body_is_out(b, v)) return SP_port;
-	const Op *op = &b->ops[d->def - 1];
-	if (op->code == OP_const && is_literal(m, b, v)) return SP_local;
-	Access a;
-	if (op_info[op->code].flags & OF_VIEW && ir_access(m, b, v, &a) && a.base.i != v.i) return SP_alias;
-	if (op->kernel && only_in_kernel(b, v, op->kernel)) return SP_local;
-	return SP_scratch;
-}
-
-/* ---- one body ---- */
-
-/* steps[i] of op i: ops of one kernel share a step. */
-static uint32_t *
-steps_of(Arena *tmp, const Body *b)
-{
-	uint32_t *step = NEW_N(tmp, uint32_t, b->nops + 1), n = 0;
-	for (uint32_t i = 0; i < b->nops; i++) {
-		if (i && !(b->ops[i].kernel && b->ops[i].kernel == b->ops[i - 1].kernel)) n++;
-		step[i] = n;
-	}
-	return step;
-}
-
-/* The value whose buffer a read of v touches. */
-static Val
-buffer_of(const Module *m, const Body *b, Val v)
-{
-	Access a;
-	for (int depth = 0; b->vals[v.i].space == SP_alias && depth < 64; depth++) {
-		if (!ir_access(m, b, v, &a) || a.base.i == v.i) break;
-		v = a.base;
-	}
-	return v;
-}
-
-void
-pack_body(Ctx *c, const Module *m, Body *b)
-{
-	const Mesh *mesh = ir_mesh(m, b);
-	uint32_t *item = NEW_N(c->tmp, uint32_t, b->nvals), *step = steps_of(c->tmp, b), n = 0;
-	PackItem *items = NEW_N(c->tmp, PackItem, b->nvals);
-	for (uint32_t v = 1; v < b->nvals; v++) {
-		ValDef *d = &b->vals[v];
-		d->space = SP_none, d->offset = 0, d->over = NO_VAL;
-	}
-	for (uint32_t v = 1; v < b->nvals; v++) b->vals[v].space = space_of(m, b, (Val){v});
-	for (uint32_t v = 1; v < b->nvals; v++) {
-		ValDef *d = &b->vals[v];
-		if (d->space != SP_scratch) continue;
-		uint32_t at = step[d->def - 1];
-		items[n] = (PackItem){at, at, type_bytes(m, mesh, &d->type), 0};
-		item[v] = ++n;
-	}
-	for (uint32_t i = 0; i < b->nops; i++)
-		for (int j = 0; j < b->ops[i].nin; j++) {
-			uint32_t k = item[buffer_of(m, b, b->ops[i].in[j]).i];
-			if (k && items[k - 1].last < step[i]) items[k - 1].last = step[i];
-		}
-	b->scratch_bytes = pack_items(c->tmp, items, n);
-	b->live_bytes = most_live(items, n);
-	for (uint32_t v = 1; v < b->nvals; v++)
-		if (item[v]) b->vals[v].offset = items[item[v] - 1].at;
 }

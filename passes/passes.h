@@ -140,14 +140,20 @@ void fuse_body(Ctx *c, Module *m, Body *b);
 
 /* pack.c */
 
-/* Gives every value its space and offset; body->scratch_bytes and live_bytes. */
-void pack_body(Ctx *c, const Module *m, Body *b);
-/* Lays intervals into as few bytes as it can: in[i] is live in steps first..last; writes at. Returns the height. */
-typedef struct PackItem {
+typedef struct PackItem { /* alive in steps first..last */
 	uint32_t first, last;
 	int64_t bytes, at;
 } PackItem;
+/* Sets `at` so that items alive together do not overlap, 64-aligned; returns the height. */
 int64_t pack_items(Arena *tmp, PackItem *items, uint32_t n);
+int64_t pack_live(const PackItem *items, uint32_t n); /* most bytes alive in one step */
+
+/* place.c */
+
+/* Gives every value its space and offset; scratch_bytes and live_bytes. spare[v]: an in-port that may be overwritten. */
+void pack_body(Ctx *c, const Module *m, Body *b, const bool *spare);
+/* All bodies of one layer type (NULL: none), each told what the others still read. */
+void pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT]);
 
 /* cost.c */
 
