@@ -1,0 +1,627 @@
+/*
+ * verify.c - what must hold of a module at its level: tables, layer types, instances. Bodies, gradients, schedule and
+ * memory have files of their own.
+ *
+ * Input: any module whose indices may be wrong, since a pass may have made it. Output: diagnostics, each prefixed by who
+ * made the module, at the place of the operation in the model's source.
+ * Checks that stand on others (gradients, schedule, memory) run only where those found nothing.
+ */
+#include "ir/text.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+void
+verify_bad(const Verify *v, Loc at, const char *fmt, ...)
+{
+	char text[2000];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	diag_error(v->d, at, "%s%s%s", v->who ? v->who : "", v->who && v->who[0] ? ": " : "",
+		   text);
+}
+
+static const char *
+str(const Verify *v, Name name)
+{
+	return name_str(v->m->names, name);
+}
+
+/* A type as text, for messages. */
+static const char *
+type_str(const Verify *v, const Mesh *mesh, const Type *t)
+{
+	Buf b;
+
+	buf_init(&b, v->tmp);
+	ir_print_type(v->m, mesh, t, &b);
+	return b.s;
+}
+
+/* ---- types ---- */
+
+static bool
+verify_use(const Verify *v, const AxisUse *u, const Mesh *mesh, unsigned *used, Loc at,
+	   const char *what)
+{
+	if (u->a.i == 0 || u->a.i >= v->m->naxes) {
+		verify_bad(v, at, "%s: axis %u of %" PRIu32, what, u->a.i, v->m->naxes);
+		return false;
+	}
+	if (u->nshard > MAX_SHARD || (u->nshard && v->m->level < LV_spmd)) {
+		verify_bad(v, at, "%s: axis '%s' is split %u times at level %s", what,
+			   ir_axis_str(v->m, u->a), u->nshard, level_str[v->m->level]);
+		return false;
+	}
+	for (int j = 0; j < u->nshard; j++) {
+		unsigned k = u->shard[j];
+
+		if (k >= MAX_MESH || (mesh && k >= mesh->n)) {
+			verify_bad(v, at, "%s: axis '%s' is split over mesh axis %u of %d",
+				   what, ir_axis_str(v->m, u->a), k, mesh ? mesh->n : MAX_MESH);
+			return false;
+		}
+		if (*used >> k & 1) {
+			verify_bad(v, at, "%s: mesh axis %u is used twice", what, k);
+			return false;
+		}
+		*used |= 1u << k;
+	}
+	return true;
+}
+
+/* Axes exist and are distinct, mesh axes too, and the size is one we can count with. */
+bool
+verify_type(const Verify *v, const Type *t, const Mesh *mesh, Loc at, const char *what)
+{
+	unsigned used = 0;
+	int64_t elems = 1;
+
+	if (t->dt <= DT_none || t->dt >= DT_COUNT || t->n > MAX_AXES) {
+		verify_bad(v, at, "%s: element type %d, %d axes", what, (int)t->dt, t->n);
+		return false;
+	}
+	for (int k = 0; k < t->n; k++) {
+		int64_t extent;
+
+		if (!verify_use(v, &t->ax[k], mesh, &used, at, what)) return false;
+		if (type_find(t, t->ax[k].a) != k) {
+			verify_bad(v, at, "%s: axis '%s' occurs twice", what,
+				   ir_axis_str(v->m, t->ax[k].a));
+			return false;
+		}
+		extent = ir_extent(v->m, t->ax[k].a);
+		if (extent > MAX_ELEMS / elems) {
+			verify_bad(v, at, "%s: more than %" PRId64 " elements", what,
+				   MAX_ELEMS);
+			return false;
+		}
+		elems *= extent;
+	}
+	if (!t->partial) return true;
+	if (v->m->level < LV_spmd || t->partial & used || (mesh && t->partial >> mesh->n) ||
+	    !dtype_float(t->dt)) {
+		verify_bad(v, at, "%s: the sum pending over mesh axes 0x%x cannot be", what,
+			   t->partial);
+		return false;
+	}
+	return true;
+}
+
+/* The same data type and axes in the same order; how they are split is not looked at. */
+static bool
+same_layout(const Type *a, const Type *b)
+{
+	if (a->dt != b->dt || a->n != b->n) return false;
+	for (int k = 0; k < a->n; k++)
+		if (a->ax[k].a.i != b->ax[k].a.i) return false;
+	return true;
+}
+
+/* ---- tables ---- */
+
+static void
+verify_axes(const Verify *v)
+{
+	const Module *m = v->m;
+	Name top = 0;
+	bool *seen;
+
+	for (uint32_t i = 1; i < m->naxes; i++)
+		if (m->axes[i].name > top) top = m->axes[i].name;
+	seen = NEW_N(v->tmp, bool, (size_t)top + 1);
+	for (uint32_t i = 1; i < m->naxes; i++) {
+		const AxisDef *a = &m->axes[i];
+
+		if (!a->name || seen[a->name])
+			verify_bad(v, a->loc, "axis %" PRIu32 ": a second '%s'", i,
+				   str(v, a->name));
+		if (a->extent < 1 || a->extent > MAX_EXTENT)
+			verify_bad(v, a->loc, "axis '%s' has extent %" PRId64, str(v, a->name),
+				   a->extent);
+		seen[a->name] = true;
+	}
+	if (m->batch.i >= m->naxes || (m->level >= LV_plan && !m->batch.i))
+		verify_bad(v, (Loc){0}, "batch is axis %u of %" PRIu32, m->batch.i, m->naxes);
+}
+
+static void
+verify_inputs(const Verify *v)
+{
+	const Module *m = v->m;
+
+	for (uint32_t i = 0; i < m->ninputs; i++) {
+		const Input *in = &m->inputs[i];
+
+		for (uint32_t j = 0; j < i; j++)
+			if (m->inputs[j].name == in->name)
+				verify_bad(v, in->loc, "two inputs are called '%s'",
+					   str(v, in->name));
+		if (!verify_type(v, &in->type, NULL, in->loc, str(v, in->name))) continue;
+		if (m->batch.i && type_find(&in->type, m->batch) < 0)
+			verify_bad(v, in->loc, "input '%s' has no axis '%s', the samples",
+				   str(v, in->name), ir_axis_str(m, m->batch));
+		if (in->range.i >= m->naxes || (in->range.i && in->type.dt != DT_i32))
+			verify_bad(v, in->loc,
+				   "input '%s' is of type %s, but a number of an axis",
+				   str(v, in->name), dtype_str(in->type.dt));
+	}
+	for (uint32_t i = 0; i < m->nconsts; i++)
+		verify_type(v, &m->consts[i], NULL, (Loc){0}, "a constant");
+}
+
+static void
+verify_param(const Verify *v, const Param *p)
+{
+	const Module *m = v->m;
+	const char *name = str(v, p->name);
+	int axes = p->per.i != 0;
+
+	if (!verify_type(v, &p->type, NULL, p->loc, name)) return;
+	for (int k = 0; k < p->ndims && k < MAX_AXES; k++)
+		axes += p->dims[k];
+	if (p->ndims > MAX_AXES || axes != p->type.n)
+		verify_bad(v, p->loc,
+			   "parameter '%s': its dimensions group %d axes, its type has %d",
+			   name, axes, p->type.n);
+	if (p->per.i && (p->type.n == 0 || p->type.ax[0].a.i != p->per.i))
+		verify_bad(v, p->loc, "parameter '%s': the axis after 'per' is not its first",
+			   name);
+	if (!dtype_float(p->type.dt))
+		verify_bad(v, p->loc, "parameter '%s' is of type %s", name,
+			   dtype_str(p->type.dt));
+	if ((unsigned)p->init > INIT_const)
+		verify_bad(v, p->loc, "parameter '%s': initial value of kind %d", name,
+			   (int)p->init);
+	if (p->init == INIT_const && !(p->init_a >= 0 && p->init_a < m->nconsts))
+		verify_bad(v, p->loc, "parameter '%s' begins as constant %g of %" PRIu32, name,
+			   p->init_a, m->nconsts);
+	if (p->owner >= m->ninsts)
+		verify_bad(v, p->loc,
+			   "parameter '%s' belongs to instance %" PRIu32 " of %" PRIu32, name,
+			   p->owner, m->ninsts);
+}
+
+static void
+verify_params(const Verify *v)
+{
+	const Module *m = v->m;
+	Name top = 0;
+	bool *seen;
+
+	for (uint32_t i = 0; i < m->nparams; i++)
+		if (m->params[i].name > top) top = m->params[i].name;
+	seen = NEW_N(v->tmp, bool, (size_t)top + 1);
+	for (uint32_t i = 0; i < m->nparams; i++) {
+		const Param *p = &m->params[i];
+
+		if (seen[p->name])
+			verify_bad(v, p->loc, "two parameters are called '%s'",
+				   str(v, p->name));
+		seen[p->name] = true;
+		verify_param(v, p);
+	}
+}
+
+static void
+verify_train(const Verify *v)
+{
+	const Train *t = &v->m->train;
+
+	if ((unsigned)t->opt > OPT_sgd || (unsigned)t->rate > RATE_inverse_sqrt)
+		verify_bad(v, (Loc){0}, "optimizer %d, rate %d", (int)t->opt, (int)t->rate);
+	if (!(t->beta1 >= 0 && t->beta1 < 1) || !(t->beta2 >= 0 && t->beta2 < 1))
+		verify_bad(v, (Loc){0}, "beta1 is %g and beta2 %g; both are in [0, 1)",
+			   t->beta1, t->beta2);
+	if (!(t->clip >= 0)) verify_bad(v, (Loc){0}, "clip is %g", t->clip);
+	if (t->precision != DT_none && !dtype_float(t->precision))
+		verify_bad(v, (Loc){0}, "precision %d", (int)t->precision);
+}
+
+/* ---- layer types ---- */
+
+typedef struct TypePorts {
+	const Verify *v;
+	const LayerType *l;
+	const Body *b, *f;
+} TypePorts;
+
+/* Is `slot` one of n? */
+static bool
+slot_in(const TypePorts *q, const Port *p, uint32_t n)
+{
+	if (p->slot < n) return true;
+	verify_bad(q->v, (Loc){0}, "%s: '%s %u', but there are %" PRIu32,
+		   verify_body_str(q->v, q->b), port_str[p->kind], p->slot, n);
+	return false;
+}
+
+static void
+port_type(const TypePorts *q, const Port *p, const Type *want, bool exact)
+{
+	const Type *have = &q->b->vals[p->v.i].type;
+	const Mesh *mesh = ir_mesh(q->v->m, q->b);
+
+	if (exact ? type_equal(have, want) : same_layout(have, want)) return;
+	verify_bad(q->v, (Loc){0}, "%s: '%s %u' is %s, but it should be %s",
+		   verify_body_str(q->v, q->b), port_str[p->kind], p->slot,
+		   type_str(q->v, mesh, have), type_str(q->v, mesh, want));
+}
+
+/* The type of a port of F; NULL if F has no such port. */
+static const Type *
+forward_type(const TypePorts *q, PortKind kind, uint16_t slot)
+{
+	const Port *p = q->f ? ir_find_port(q->f, kind, slot) : NULL;
+
+	return p ? &q->f->vals[p->v.i].type : NULL;
+}
+
+static void
+verify_port(const TypePorts *q, const Port *p)
+{
+	const Module *m = q->v->m;
+	const LayerType *l = q->l;
+	const Type scalar = {.dt = q->b->vals[p->v.i].type.dt}, *t;
+
+	switch (p->kind) {
+	case PORT_arg:
+		if (!slot_in(q, p, l->nargs)) break;
+		t = forward_type(q, PORT_arg, p->slot);
+		if (t) port_type(q, p, t, true);
+		break;
+	case PORT_weight:
+	case PORT_w_out:
+		if (slot_in(q, p, l->nweights))
+			port_type(q, p, &l->weights[p->slot].type, true);
+		break;
+	case PORT_const:
+		if (slot_in(q, p, m->nconsts)) port_type(q, p, &m->consts[p->slot], false);
+		break;
+	case PORT_saved:
+	case PORT_save:
+		if (slot_in(q, p, l->nsaved)) port_type(q, p, &l->saved[p->slot], true);
+		break;
+	case PORT_carry:
+	case PORT_carry_out:
+		if (slot_in(q, p, l->ncarry)) port_type(q, p, &l->carry[p->slot], true);
+		break;
+	case PORT_out: slot_in(q, p, l->nouts); break;
+	case PORT_cot:
+		if (!slot_in(q, p, l->nouts)) break;
+		t = forward_type(q, PORT_out, p->slot);
+		if (t) port_type(q, p, t, false);
+		break;
+	case PORT_dx:
+		if (!slot_in(q, p, l->nargs)) break;
+		t = forward_type(q, PORT_arg, p->slot);
+		if (t) port_type(q, p, t, false);
+		break;
+	case PORT_grad:
+	case PORT_m:
+	case PORT_v:
+	case PORT_dw:
+	case PORT_m_out:
+	case PORT_v_out:
+		if (slot_in(q, p, l->nweights))
+			port_type(q, p, &l->weights[p->slot].type, false);
+		break;
+	case PORT_scalar:
+		if (slot_in(q, p, 4)) port_type(q, p, &scalar, false);
+		break;
+	case PORT_norm: port_type(q, p, &(Type){.dt = DT_f64}, false); break;
+	case PORT_logits:
+	case PORT_COUNT: break;
+	}
+}
+
+/* Ports 0 .. n of a kind are all there. */
+static void
+all_ports(const TypePorts *q, PortKind kind, uint32_t n)
+{
+	uint32_t have = 0;
+
+	for (uint32_t p = 0; p < q->b->nports; p++)
+		have += q->b->ports[p].kind == kind;
+	if (have != n)
+		verify_bad(q->v, (Loc){0}, "%s: %" PRIu32 " ports '%s' of %" PRIu32,
+			   verify_body_str(q->v, q->b), have, port_str[kind], n);
+}
+
+static void
+verify_type_body(const Verify *v, const LayerType *l, BodyKind k)
+{
+	TypePorts q = {v, l, NULL, NULL};
+
+	if (l->body[k] >= v->m->nbodies || v->m->bodies[l->body[k]].kind != k ||
+	    k == BK_const) {
+		verify_bad(v, (Loc){0},
+			   "layer type '%s': its body %s is %" PRIu32 " of %" PRIu32,
+			   str(v, l->name), body_str[k], l->body[k], v->m->nbodies);
+		return;
+	}
+	q.b = &v->m->bodies[l->body[k]];
+	if (l->body[BK_F] && l->body[BK_F] < v->m->nbodies) q.f = &v->m->bodies[l->body[BK_F]];
+	if (q.b->name != l->name)
+		verify_bad(v, (Loc){0}, "%s belongs to the layer type '%s'",
+			   verify_body_str(v, q.b), str(v, l->name));
+	for (uint32_t p = 0; p < q.b->nports; p++)
+		verify_port(&q, &q.b->ports[p]);
+	if (k == BK_F) {
+		all_ports(&q, PORT_out, l->nouts);
+		all_ports(&q, PORT_save, l->nsaved);
+	}
+	if (k == BK_B) all_ports(&q, PORT_carry_out, l->ncarry);
+}
+
+/* Slots of rates the operations draw with. */
+static void
+verify_rates(const Verify *v, const LayerType *l, const Body *b)
+{
+	for (uint32_t o = 0; o < b->nops; o++) {
+		int64_t slot, least = b->ops[o].code == OP_dropout ? 0 : -1;
+
+		if (!attr_find(&b->ops[o], AK_rate)) continue;
+		slot = attr_int(&b->ops[o], AK_rate);
+		if (slot < least || slot >= l->nrates)
+			verify_bad(v, b->ops[o].loc, "%s: '%s' has rate %" PRId64 " of %u",
+				   verify_body_str(v, b), op_info[b->ops[o].code].text, slot,
+				   l->nrates);
+	}
+}
+
+static void
+verify_layer_type(const Verify *v, uint32_t index)
+{
+	const LayerType *l = &v->m->types[index];
+	const Mesh *mesh = NULL;
+
+	for (uint32_t j = 0; j < index; j++)
+		if (v->m->types[j].name == l->name)
+			verify_bad(v, (Loc){0}, "two layer types are called '%s'",
+				   str(v, l->name));
+	if (!l->body[BK_F]) {
+		verify_bad(v, (Loc){0}, "layer type '%s' has no forward body", str(v, l->name));
+		return;
+	}
+	for (int k = 0; k < BK_COUNT; k++)
+		if (l->body[k] >= v->m->nbodies) return verify_type_body(v, l, (BodyKind)k);
+	mesh = text_type_mesh(v->m, l);
+	for (uint32_t w = 0; w < l->nweights; w++)
+		if (!verify_type(v, &l->weights[w].type, mesh, (Loc){0},
+				 str(v, l->weights[w].name)))
+			return;
+	for (uint32_t s = 0; s < l->nsaved; s++)
+		if (!verify_type(v, &l->saved[s], mesh, (Loc){0}, "a saved value")) return;
+	for (uint32_t c = 0; c < l->ncarry; c++)
+		if (!verify_type(v, &l->carry[c], mesh, (Loc){0}, "a carried value")) return;
+	for (int k = 0; k < BK_COUNT; k++) {
+		if (!l->body[k]) continue;
+		if (k > BK_F && v->m->level < LV_train)
+			verify_bad(v, (Loc){0}, "layer type '%s' has a body %s at level %s",
+				   str(v, l->name), body_str[k], level_str[v->m->level]);
+		verify_type_body(v, l, (BodyKind)k);
+		verify_rates(v, l, &v->m->bodies[l->body[k]]);
+	}
+}
+
+/* The constants: one body makes each once. */
+static void
+verify_consts(const Verify *v)
+{
+	const Module *m = v->m;
+	TypePorts q = {v, NULL, NULL, NULL};
+
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		if (m->bodies[b].kind == BK_const && b != m->const_body)
+			verify_bad(v, (Loc){0},
+				   "body %" PRIu32
+				   " makes constants, but so does body %" PRIu32,
+				   b, m->const_body);
+	if (m->const_body >= m->nbodies || (m->nconsts && !m->const_body)) {
+		verify_bad(v, (Loc){0},
+			   "%" PRIu32 " constants are made by body %" PRIu32 " of %" PRIu32,
+			   m->nconsts, m->const_body, m->nbodies);
+		return;
+	}
+	if (!m->const_body) return;
+	q.b = &m->bodies[m->const_body];
+	all_ports(&q, PORT_out, m->nconsts);
+	for (uint32_t p = 0; p < q.b->nports; p++)
+		if (q.b->ports[p].kind == PORT_out && slot_in(&q, &q.b->ports[p], m->nconsts))
+			port_type(&q, &q.b->ports[p], &m->consts[q.b->ports[p].slot], false);
+}
+
+/* ---- instances ---- */
+
+static bool
+verify_ref(const Verify *v, Ref ref, uint32_t before, Loc at, const char *what)
+{
+	const Module *m = v->m;
+
+	if (ref.kind == REF_input && ref.i < m->ninputs) return true;
+	if (ref.kind == REF_result && ref.i < before &&
+	    ref.result < m->types[m->insts[ref.i].type].nouts)
+		return true;
+	if (ref.kind == REF_result)
+		verify_bad(v, at,
+			   "%s refers to %" PRIu32 ".%u, which is not a result before it", what,
+			   ref.i, ref.result);
+	else
+		verify_bad(v, at, "%s refers to nothing (kind %d, %" PRIu32 ")", what,
+			   (int)ref.kind, ref.i);
+	return false;
+}
+
+/* What an argument is given, and what the body takes. */
+static void
+verify_arg(const Verify *v, uint32_t index, int a)
+{
+	const Module *m = v->m;
+	const Instance *n = &m->insts[index];
+	const Body *f = &m->bodies[m->types[n->type].body[BK_F]];
+	const Port *port = ir_find_port(f, PORT_arg, (uint16_t)a), *out;
+	const Type *have, *want;
+	bool exact = false;
+
+	if (n->args[a].kind == REF_none && !port) return;
+	if (!verify_ref(v, n->args[a], index, n->loc, str(v, n->name)) || !port) return;
+	want = &f->vals[port->v.i].type;
+	if (n->args[a].kind == REF_input) {
+		have = &m->inputs[n->args[a].i].type;
+	} else {
+		const Body *g = &m->bodies[m->types[m->insts[n->args[a].i].type].body[BK_F]];
+
+		out = ir_find_port(g, PORT_out, n->args[a].result);
+		if (!out) return; /* reported with its type */
+		have = &g->vals[out->v.i].type;
+		exact = g->mesh == f->mesh;
+	}
+	if (exact ? type_equal(have, want) : same_layout(have, want)) return;
+	verify_bad(v, n->loc, "%s: argument %d is %s, but '%s' takes %s", str(v, n->name), a,
+		   type_str(v, NULL, have), str(v, m->types[n->type].name),
+		   type_str(v, NULL, want));
+}
+
+static void
+verify_instance(const Verify *v, uint32_t index, bool *owned)
+{
+	const Module *m = v->m;
+	const Instance *n = &m->insts[index];
+	const LayerType *l = &m->types[n->type];
+
+	for (int a = 0; a < l->nargs; a++)
+		verify_arg(v, index, a);
+	for (uint32_t w = 0; w < l->nweights; w++) {
+		uint32_t p = n->params[w];
+
+		if (p >= m->nparams) {
+			verify_bad(v, n->loc, "%s: parameter %" PRIu32 " of %" PRIu32,
+				   str(v, n->name), p, m->nparams);
+			continue;
+		}
+		if (!same_layout(&m->params[p].type, &l->weights[w].type))
+			verify_bad(v, n->loc, "%s: parameter '%s' is %s, but weight '%s' is %s",
+				   str(v, n->name), str(v, m->params[p].name),
+				   type_str(v, NULL, &m->params[p].type),
+				   str(v, l->weights[w].name),
+				   type_str(v, NULL, &l->weights[w].type));
+		if (!owned[p] && m->params[p].owner != index)
+			verify_bad(v, m->params[p].loc,
+				   "parameter '%s' belongs to instance %" PRIu32
+				   ", but instance %" PRIu32 " is the first that uses it",
+				   str(v, m->params[p].name), m->params[p].owner, index);
+		owned[p] = true;
+	}
+	for (int r = 0; r < l->nrates; r++)
+		if (!(n->rates[r] >= 0 && n->rates[r] < 1))
+			verify_bad(v, n->loc, "%s: rate %d is %g; rates are in [0, 1)",
+				   str(v, n->name), r, n->rates[r]);
+}
+
+/* From level spmd on, bodies are lowered for the mesh of the run their instances are in. */
+static void
+verify_meshes(const Verify *v)
+{
+	const Module *m = v->m;
+
+	for (uint32_t i = 0; i < m->plan.nruns; i++) {
+		const Strategy *s = &m->plan.runs[i];
+
+		for (uint32_t n = s->first; n < s->first + s->count && n < m->ninsts; n++) {
+			const Body *f = &m->bodies[m->types[m->insts[n].type].body[BK_F]];
+
+			if (f->mesh != s->mesh)
+				verify_bad(v, m->insts[n].loc,
+					   "%s: its plan says mesh '%s', its body '%s'",
+					   str(v, m->insts[n].name),
+					   str(v, m->plan.meshes[s->mesh].name),
+					   str(v, m->plan.meshes[f->mesh].name));
+		}
+	}
+}
+
+static void
+verify_instances(const Verify *v)
+{
+	const Module *m = v->m;
+	bool *owned = NEW_N(v->tmp, bool, m->nparams + 1);
+
+	for (uint32_t n = 0; n < m->ninsts; n++)
+		if (m->insts[n].type >= m->ntypes) {
+			verify_bad(v, m->insts[n].loc, "%s: layer type %" PRIu32 " of %" PRIu32,
+				   str(v, m->insts[n].name), m->insts[n].type, m->ntypes);
+			return;
+		}
+	for (uint32_t n = 0; n < m->ninsts && !diag_stop(v->d); n++)
+		verify_instance(v, n, owned);
+	for (uint32_t p = 0; p < m->nparams; p++)
+		if (!owned[p])
+			verify_bad(v, m->params[p].loc, "parameter '%s' is used by no instance",
+				   str(v, m->params[p].name));
+	for (uint32_t r = 0; r < m->nreports; r++)
+		verify_ref(v, m->reports[r].ref, m->ninsts, (Loc){0},
+			   str(v, m->reports[r].name));
+	if (m->ninsts && !m->nreports) verify_bad(v, (Loc){0}, "the module reports no loss");
+}
+
+/* ---- all ---- */
+
+bool
+ir_verify(const Module *m, Diag *d, const char *who)
+{
+	Verify v = {m, d, who, arena_new()};
+	int errors = diag_errors(d);
+
+	if ((unsigned)m->level >= LV_COUNT) verify_bad(&v, (Loc){0}, "level %d", (int)m->level);
+	verify_axes(&v);
+	if (diag_errors(d) == errors) {
+		verify_inputs(&v);
+		verify_params(&v);
+		verify_train(&v);
+	}
+	if (diag_errors(d) == errors && m->level >= LV_plan)
+		plan_check(m, &m->plan, NULL, d, who);
+	if (diag_errors(d) == errors)
+		for (uint32_t b = 1; b < m->nbodies && !diag_stop(d); b++)
+			verify_body(&v, b);
+	if (diag_errors(d) == errors) {
+		for (uint32_t l = 0; l < m->ntypes && !diag_stop(d); l++)
+			verify_layer_type(&v, l);
+		verify_consts(&v);
+	}
+	if (diag_errors(d) == errors) verify_instances(&v);
+	if (diag_errors(d) == errors && m->level >= LV_spmd) verify_meshes(&v);
+	if (diag_errors(d) == errors && m->level >= LV_train) verify_gradients(&v);
+	if (diag_errors(d) == errors && m->level >= LV_sched) verify_actions(&v);
+	if (diag_errors(d) == errors && m->level >= LV_mem) {
+		for (uint32_t b = 1; b < m->nbodies && !diag_stop(d); b++)
+			verify_body_memory(&v, b);
+		verify_memory(&v);
+	}
+	arena_free(v.tmp);
+	return diag_errors(d) == errors;
+}

@@ -1,0 +1,366 @@
+/*
+ * verify_mem.c - offsets: inside a body's scratch, and in the arena of a rank.
+ *
+ * A value in scratch is alive from the first operation of the kernel that makes it to the last of the kernels that read
+ * it, through whatever views are taken of it; an operation outside any kernel is one of its own. No two values alive at
+ * once share bytes, unless one takes over the other's buffer (`over`) where the other ends.
+ */
+#include "ir/text.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { ALIGN = 64 };
+
+/* ---- a body ---- */
+
+typedef struct Life {
+	uint32_t v, from, to;
+	int64_t at, end; /* bytes [at, end) of scratch */
+} Life;
+
+typedef struct Lives {
+	const Verify *v;
+	const Body *b;
+	uint32_t *first,
+	    *last;    /* [nops]: first and last operation of the kernel an operation is in */
+	uint32_t *to; /* [nvals]: the last operation that reads it */
+	Val *base;    /* [nvals]: the value whose buffer it is in */
+} Lives;
+
+static void
+val_bad(const Lives *w, uint32_t val, const char *what)
+{
+	const ValDef *d = &w->b->vals[val];
+
+	verify_bad(w->v, d->def ? w->b->ops[d->def - 1].loc : (Loc){0}, "%s: '%%%s' %s",
+		   verify_body_str(w->v, w->b), name_str(w->v->m->names, d->name), what);
+}
+
+static void
+find_kernels(Lives *w)
+{
+	const Body *b = w->b;
+	uint32_t *lo = NEW_N(w->v->tmp, uint32_t, (size_t)b->nkernels + 1);
+	uint32_t *hi = NEW_N(w->v->tmp, uint32_t, (size_t)b->nkernels + 1);
+
+	w->first = NEW_N(w->v->tmp, uint32_t, (size_t)b->nops + 1);
+	w->last = NEW_N(w->v->tmp, uint32_t, (size_t)b->nops + 1);
+	for (uint32_t o = 0; o < b->nops; o++) {
+		uint32_t k = b->ops[o].kernel;
+
+		if (!hi[k]) lo[k] = o;
+		hi[k] = o + 1;
+	}
+	for (uint32_t o = 0; o < b->nops; o++) {
+		uint32_t k = b->ops[o].kernel;
+
+		w->first[o] = k ? lo[k] : o;
+		w->last[o] = k ? hi[k] - 1 : o;
+	}
+}
+
+/* Where each value's bytes really are: views lead back to what they re-index. */
+static void
+find_bases(Lives *w)
+{
+	const Body *b = w->b;
+
+	w->base = NEW_N(w->v->tmp, Val, (size_t)b->nvals + 1);
+	for (uint32_t i = 0; i < b->nvals; i++)
+		w->base[i] = (Val){i};
+	for (uint32_t o = 0; o < b->nops; o++)
+		for (int r = 0; r < b->ops[o].nout; r++) {
+			uint32_t i = b->ops[o].out[r].i;
+
+			if (i && b->vals[i].space == SP_alias && b->ops[o].nin)
+				w->base[i] = w->base[b->ops[o].in[0].i];
+		}
+}
+
+static void
+find_ends(Lives *w)
+{
+	const Body *b = w->b;
+
+	w->to = NEW_N(w->v->tmp, uint32_t, (size_t)b->nvals + 1);
+	for (uint32_t i = 1; i < b->nvals; i++)
+		w->to[i] = b->vals[i].def ? w->last[b->vals[i].def - 1] : 0;
+	for (uint32_t o = 0; o < b->nops; o++)
+		for (int i = 0; i < b->ops[o].nin; i++) {
+			uint32_t *to = &w->to[w->base[b->ops[o].in[i].i].i];
+
+			if (*to < w->last[o]) *to = w->last[o];
+		}
+	for (uint32_t p = 0; p < b->nports; p++)
+		if (!port_is_in(b->ports[p].kind)) w->to[w->base[b->ports[p].v.i].i] = b->nops;
+}
+
+static int64_t
+val_bytes(const Lives *w, uint32_t i)
+{
+	return type_bytes(w->v->m, ir_mesh(w->v->m, w->b), &w->b->vals[i].type);
+}
+
+static bool
+out_port_value(const Body *b, uint32_t val)
+{
+	for (uint32_t p = 0; p < b->nports; p++)
+		if (b->ports[p].v.i == val) return true;
+	return false;
+}
+
+/* A value takes over a buffer that is as large, and that nobody reads any more. */
+static void
+verify_over(const Lives *w, uint32_t i)
+{
+	const ValDef *d = &w->b->vals[i];
+	const ValDef *x = &w->b->vals[d->over.i < w->b->nvals ? d->over.i : 0];
+
+	if (d->over.i >= w->b->nvals || !d->def || x->def >= d->def) {
+		val_bad(w, i, "takes over the buffer of nothing above it");
+		return;
+	}
+	if (d->space != x->space || (d->space == SP_scratch && d->offset != x->offset))
+		val_bad(w, i, "takes over a buffer, but is elsewhere");
+	if (val_bytes(w, i) > val_bytes(w, d->over.i))
+		val_bad(w, i, "takes over a buffer that is smaller");
+	if (w->to[d->over.i] > w->last[d->def - 1])
+		val_bad(w, i, "takes over a buffer that is read later");
+}
+
+static void
+verify_space(const Lives *w, uint32_t i)
+{
+	const Body *b = w->b;
+	const ValDef *d = &b->vals[i];
+	const Op *op = d->def ? &b->ops[d->def - 1] : NULL;
+
+	if (d->over.i) verify_over(w, i);
+	switch (d->space) {
+	case SP_none:
+	case SP_COUNT: val_bad(w, i, "has no space"); break;
+	case SP_port:
+		if (op && !d->over.i && !out_port_value(b, i))
+			val_bad(w, i, "is in a port's buffer, but no port's value");
+		break;
+	case SP_scratch:
+		if (d->offset < 0 || d->offset % ALIGN)
+			val_bad(w, i, "is at an offset that is not a multiple of 64");
+		else if (d->offset > b->scratch_bytes - val_bytes(w, i))
+			val_bad(w, i, "reaches beyond the scratch of its body");
+		break;
+	case SP_local:
+		if (!op) val_bad(w, i, "is local, but no operation makes it");
+		break;
+	case SP_alias:
+		if (!op || !(op_info[op->code].flags & OF_VIEW))
+			val_bad(w, i, "is an alias, but no view makes it");
+		break;
+	}
+}
+
+/* A local value never reaches memory: only its own kernel reads it. Scalars that are constant are written out. */
+static void
+verify_locals(const Lives *w)
+{
+	const Body *b = w->b;
+
+	for (uint32_t o = 0; o < b->nops; o++)
+		for (int i = 0; i < b->ops[o].nin; i++) {
+			const ValDef *d = &b->vals[b->ops[o].in[i].i];
+			const Op *op;
+
+			if (d->space != SP_local || !d->def) continue;
+			op = &b->ops[d->def - 1];
+			if (op->code == OP_const ||
+			    (op->kernel && op->kernel == b->ops[o].kernel))
+				continue;
+			val_bad(w, b->ops[o].in[i].i,
+				"is local to a kernel, but read outside it");
+		}
+}
+
+static int
+by_start(const void *x, const void *y)
+{
+	const Life *a = x, *b = y;
+
+	if (a->from != b->from) return a->from < b->from ? -1 : 1;
+	return (a->v > b->v) - (a->v < b->v);
+}
+
+/* The first of a chain of values that took over one buffer. Operands come first, so the chain ends. */
+static uint32_t
+root(const Lives *w, uint32_t i)
+{
+	while (w->b->vals[i].over.i && w->b->vals[w->b->vals[i].over.i].def < w->b->vals[i].def)
+		i = w->b->vals[i].over.i;
+	return i;
+}
+
+static void
+verify_overlaps(const Lives *w, Life *l, uint32_t n)
+{
+	uint32_t *alive = NEW_N(w->v->tmp, uint32_t, (size_t)n + 1), nalive = 0;
+
+	qsort(l, n, sizeof(*l), by_start);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t keep = 0;
+
+		for (uint32_t k = 0; k < nalive; k++) {
+			const Life *x = &l[alive[k]];
+
+			if (x->to < l[i].from) continue;
+			alive[keep++] = alive[k];
+			if (x->end <= l[i].at || l[i].end <= x->at ||
+			    root(w, x->v) == root(w, l[i].v))
+				continue;
+			verify_bad(w->v, (Loc){0},
+				   "%s: '%%%s' (bytes %" PRId64 " to %" PRId64
+				   ") and '%%%s' (%" PRId64 " to %" PRId64
+				   ") are alive at operation %" PRIu32,
+				   verify_body_str(w->v, w->b),
+				   name_str(w->v->m->names, w->b->vals[x->v].name), x->at,
+				   x->end, name_str(w->v->m->names, w->b->vals[l[i].v].name),
+				   l[i].at, l[i].end, l[i].from);
+			return;
+		}
+		nalive = keep;
+		alive[nalive++] = i;
+	}
+}
+
+void
+verify_body_memory(const Verify *v, uint32_t index)
+{
+	const Body *b = &v->m->bodies[index];
+	Lives w = {.v = v, .b = b};
+	Life *lives = NEW_N(v->tmp, Life, (size_t)b->nvals + 1);
+	uint32_t n = 0;
+	int errors = diag_errors(v->d);
+	bool *defined = NEW_N(v->tmp, bool, (size_t)b->nvals + 1);
+
+	if (b->scratch_bytes < 0 || b->live_bytes > b->scratch_bytes)
+		verify_bad(v, (Loc){0}, "%s: %" PRId64 " bytes alive in a scratch of %" PRId64,
+			   verify_body_str(v, b), b->live_bytes, b->scratch_bytes);
+	find_kernels(&w);
+	find_bases(&w);
+	find_ends(&w);
+	for (uint32_t p = 0; p < b->nports; p++)
+		defined[b->ports[p].v.i] = true;
+	for (uint32_t o = 0; o < b->nops; o++)
+		for (int r = 0; r < b->ops[o].nout; r++)
+			defined[b->ops[o].out[r].i] = true;
+	for (uint32_t i = 1; i < b->nvals && !diag_stop(v->d); i++) {
+		const ValDef *d = &b->vals[i];
+
+		if (!defined[i]) continue;
+		verify_space(&w, i);
+		if (d->space != SP_scratch) continue;
+		lives[n++] = (Life){i, d->def ? w.first[d->def - 1] : 0, w.to[i], d->offset,
+				    d->offset + val_bytes(&w, i)};
+	}
+	verify_locals(&w);
+	if (diag_errors(v->d) == errors) verify_overlaps(&w, lives, n);
+}
+
+/* ---- the arena ---- */
+
+static void
+inside(const Verify *v, const char *what, int64_t at, int64_t bytes, int64_t room)
+{
+	if (at < 0 || at % ALIGN)
+		verify_bad(v, (Loc){0}, "%s is at %" PRId64 ", which is not a multiple of 64",
+			   what, at);
+	else if (bytes > room || at > room - bytes)
+		verify_bad(v, (Loc){0},
+			   "%s at %" PRId64 " takes %" PRId64 " bytes, but there are %" PRId64,
+			   what, at, bytes, room);
+}
+
+static bool
+arrays_there(const Verify *v)
+{
+	const Memory *x = &v->m->mem;
+
+	if ((v->m->nparams && !x->param_at) || (v->m->nconsts && !x->const_at) ||
+	    (v->m->ninputs && !x->input_at) || (v->m->ninsts && !x->slot_at)) {
+		verify_bad(v, (Loc){0}, "the memory plan lacks a list of offsets");
+		return false;
+	}
+	return true;
+}
+
+static int
+by_at(const void *x, const void *y)
+{
+	const Life *a = x, *b = y;
+
+	if (a->at != b->at) return a->at < b->at ? -1 : 1;
+	return (a->v > b->v) - (a->v < b->v);
+}
+
+/* One layout of all parameters, shared by the state sections. */
+static void
+verify_states(const Verify *v)
+{
+	const Module *m = v->m;
+	Life *l = NEW_N(v->tmp, Life, (size_t)m->nparams + 1);
+
+	for (uint32_t p = 0; p < m->nparams; p++) {
+		const char *name = name_str(m->names, m->params[p].name);
+		int64_t bytes = m->plan.ranks > 1 ? 0 : type_bytes(m, NULL, &m->params[p].type);
+
+		inside(v, name, m->mem.param_at[p], bytes, m->mem.state_bytes);
+		l[p] =
+		    (Life){.v = p, .at = m->mem.param_at[p], .end = m->mem.param_at[p] + bytes};
+	}
+	qsort(l, m->nparams, sizeof(*l), by_at);
+	for (uint32_t i = 1; i < m->nparams; i++)
+		if (l[i].at < l[i - 1].end)
+			verify_bad(
+			    v, (Loc){0},
+			    "parameters '%s' and '%s' share bytes %" PRId64 " to %" PRId64,
+			    name_str(m->names, m->params[l[i - 1].v].name),
+			    name_str(m->names, m->params[l[i].v].name), l[i].at, l[i - 1].end);
+}
+
+void
+verify_memory(const Verify *v)
+{
+	const Module *m = v->m;
+	const Memory *x = &m->mem;
+	const struct {
+		const char *what;
+		int64_t at, bytes;
+	} section[] = {
+	    {"section param", x->param, x->state_bytes},
+	    {"section grad", x->grad, 0},
+	    {"section m", x->m, 0},
+	    {"section v", x->v, 0},
+	    {"section const", x->consts, 0},
+	    {"section slots", x->slots, x->slot_bytes},
+	    {"section cots", x->cots, 0},
+	    {"section carry", x->carry, 0},
+	    {"section scratch", x->scratch, 0},
+	};
+
+	if (x->live_bytes > x->arena_bytes)
+		verify_bad(v, (Loc){0}, "%" PRId64 " bytes alive in an arena of %" PRId64,
+			   x->live_bytes, x->arena_bytes);
+	for (size_t i = 0; i < COUNTOF(section); i++)
+		if (section[i].at != -1) /* -1: a program that only runs forward has no such section */
+			inside(v, section[i].what, section[i].at, section[i].bytes, x->arena_bytes);
+	if (!arrays_there(v)) return;
+	verify_states(v);
+	for (uint32_t i = 0; i < m->nconsts; i++)
+		inside(v, "a constant", x->const_at[i], type_bytes(m, NULL, &m->consts[i]),
+		       x->arena_bytes - x->consts);
+	for (uint32_t n = 0; n < m->ninsts && !diag_stop(v->d); n++)
+		inside(v, name_str(m->names, m->insts[n].name), x->slot_at[n],
+		       m->types[m->insts[n].type].slot_frame, x->arena_bytes - x->slots);
+	for (uint32_t b = 1; b < m->nbodies && !diag_stop(v->d); b++)
+		inside(v, verify_body_str(v, &m->bodies[b]), x->scratch,
+		       m->bodies[b].scratch_bytes, x->arena_bytes);
+}
