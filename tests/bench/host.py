@@ -27,6 +27,10 @@ def busy():
     return sum(f) - f[3] - f[4], sum(f)
 
 
+def avx512():
+    return "avx512vl" in open("/proc/cpuinfo").read()
+
+
 class Ours:
     """An emitted program with --json; SIGSTOP between turns keeps it off the cores."""
 
@@ -117,6 +121,8 @@ def main():
     a.add_argument("--models", default="124m,small")
     o = a.parse_args()
     os.makedirs(o.work, exist_ok=True)
+    for k in [k for k in os.environ if k.startswith(("OPENBLAS_", "OMP_", "MKL_"))]:
+        del os.environ[k]  # every runner chooses its own best
     import torch
 
     print(f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), {o.rounds} interleaved steps each, medians")
@@ -125,7 +131,7 @@ def main():
         dims = MODELS[name]
         L, C, H, V, B, S = dims
         for threads in map(int, o.threads.split(",")):
-            env = dict(os.environ, OMP_NUM_THREADS=str(threads))
+            env = dict(os.environ, OMP_NUM_THREADS=str(threads), **({"OPENBLAS_CORETYPE": "SKYLAKEX"} if avx512() else {}))
             gemm, copy, core, _ = subprocess.run([o.ceiling], env=env, capture_output=True, text=True, check=True).stdout.split()
             runners = {"galvatronc": Ours(o.gv, o.work, dims, threads, 1000000),
                        "eager": Peer("eager", dims, threads), "compile": Peer("compile", dims, threads)}
