@@ -185,6 +185,30 @@ gv_drop(uint64_t key, uint64_t step, uint64_t index, uint32_t threshold, real in
 	return bits < threshold ? 0 : inv_keep;
 }
 
+/* A dropout site of an instance in the current step: what gv_drop() needs but the place. */
+typedef struct GvDrop {
+	uint64_t key;
+	uint32_t threshold; /* 0: nothing is dropped */
+	real inv_keep;
+} GvDrop;
+
+static inline GvDrop
+gv_drop_site(const GvrtRun *run, uint64_t site, const char *instance, double rate)
+{
+	GvDrop d = {0, 0, 1};
+	if (!run->train || rate <= 0) return d;
+	d.key = gvrt_key(run->seed ^ site, instance);
+	d.threshold = rate >= 1 ? UINT32_MAX : (uint32_t)ceil(rate * 4294967296.0);
+	d.inv_keep = (real)(1 / (1 - rate));
+	return d;
+}
+
+static inline real
+gv_drop_at(GvDrop d, uint64_t step, uint64_t index)
+{
+	return d.threshold ? gv_drop(d.key, step, index, d.threshold, d.inv_keep) : 1;
+}
+
 /* c [m n] = op(a) [m k] op(b) [k n] + beta c, row-major; beta is 0 or 1. May be called inside a parallel region. */
 void gv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
 	     const real *b, int64_t ldb, real beta, real *c, int64_t ldc);
