@@ -87,7 +87,6 @@ open_body(Elab *e, Name name)
 	e->nweights = e->cweights = e->nargs = e->cargs = e->nrates = e->crates = 0;
 }
 
-/* Values are called after the variables they were bound to, then made unique. */
 static void
 name_values(Elab *e, Body *b)
 {
@@ -105,7 +104,8 @@ name_values(Elab *e, Body *b)
 	b->cindex = b->nindex = 0;
 }
 
-/* Deletes what no result depends on; arguments and weights that nobody reads lose their slots. */
+/* Values are called after the variables they were bound to, else after their op; then names are made unique.
+ * Deletes what no result depends on; arguments and weights that nobody reads lose their slots. */
 static void
 close_body(Elab *e)
 {
@@ -113,7 +113,8 @@ close_body(Elab *e)
 	uint32_t *arg = NEW_N(e->arena, uint32_t, e->nargs + 1), *weight = NEW_N(e->arena, uint32_t, e->nweights + 1), n = 0;
 	for (uint32_t v = 1; v < b->nvals; v++) {
 		Name hint = map_get(&e->hint, v);
-		if (hint) b->vals[v].name = hint;
+		const Op *op = val_op(b, (Val){v});
+		if (hint || op) b->vals[v].name = hint ? hint : name_of(e->ctx->names, op_info[op->code].text);
 	}
 	body_dce(e->m, b);
 	name_values(e, b);

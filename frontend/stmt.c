@@ -200,7 +200,7 @@ exec_bind(Elab *e, Frame *f, const Node *n)
 		if (!f->caller && set_value(e, a->name, &set)) x = set;
 		Sym *s = scope_add(e, frame_scope(f), a->name, SY_value, a->at);
 		s->value = x;
-		if (x.kind == V_tensor && n->b->kind != N_name && val_op(&e->body, x.v))
+		if (x.kind == V_tensor && f->src == &e->user && n->b->kind != N_name && val_op(&e->body, x.v))
 			map_put(e->arena, &e->hint, x.v.i, a->name);
 	}
 }
