@@ -178,9 +178,9 @@ space_of_groups(const Fuse *f, uint32_t g, uint32_t h, AxisList *s, AxisList *c,
 static bool
 fits_row(const Fuse *f, const Op *op, const AxisList *s, const AxisList *c)
 {
-	const Type *t = val_type(f->b, op->out[0]);
 	if (is_leaf(op)) return true;
-	if (is_red(op)) return type_is(val_type(f->b, op->in[0]), s, NULL);
+	if (is_red(op)) return type_is(val_type(f->b, op->in[0]), s, NULL); /* a result may be unwanted */
+	const Type *t = val_type(f->b, op->out[0]);
 	return type_is(t, s, NULL) || type_is(t, s, c);
 }
 

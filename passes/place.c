@@ -216,7 +216,7 @@ static bool
 is_candidate(const Place *p, Val y, uint32_t x)
 {
 	const Body *b = p->b;
-	bool spare = p->spare && p->spare[x] && !b->vals[x].def;
+	bool spare = p->spare && p->spare[x] && !b->vals[x].def && val_type(b, y)->n > 0; /* a scalar is not worth it */
 	if (b->vals[y.i].space == SP_scratch) return b->vals[x].space == SP_scratch || spare;
 	const Port *out = only_port(b, y);
 	return out && out->kind == PORT_carry_out && spare && is_saved_port(b, x);
