@@ -30,7 +30,7 @@ make(Grad *g, OpCode code, const Val *in, int nin, const Attr *attrs, int nattr,
 	return ir_emit(g->m, g->b, NULL, &a)->out[0];
 }
 
-/* Elementwise op whose result is meant for x: takes x's order of axes if it has x's axes. The last operand has its dtype. */
+/* Elementwise op whose result is meant for x: it takes x's order of axes if it has x's axes. */
 static Val
 ew(Grad *g, OpCode code, const Val *in, int nin, Val x)
 {
@@ -48,7 +48,6 @@ ew(Grad *g, OpCode code, const Val *in, int nin, Val x)
 		for (int a = 0; a < t->n && fits; a++)
 			fits = type_find(&want, t->ax[a].a) >= 0;
 	}
-	want.dt = val_type(g->b, in[nin - 1])->dt;
 	return make(g, code, in, nin, NULL, 0, fits ? &want : NULL);
 }
 
@@ -68,13 +67,6 @@ static Val
 where(Grad *g, Val c, Val a, Val b, Val x)
 {
 	return ew(g, OP_where, (Val[]){c, a, b}, 3, x);
-}
-
-/* A condition: bool has no `want`. */
-static Val
-test(Grad *g, OpCode code, Val a, Val b)
-{
-	return make(g, code, (Val[]){a, b}, 2, NULL, 0, NULL);
 }
 
 /* A scalar of x's dtype. */
@@ -120,16 +112,20 @@ wanted(const Grad *g, const Op *op, int k)
 	return g->active[op->in[k].i];
 }
 
-/* d summed over the axes that x lacks. */
+/* d summed over the axes that x lacks; in x's order if that leaves x's axes. */
 static Val
 reduce(Grad *g, Val d, Val x)
 {
 	const Type *t = val_type(g->b, x), *td = val_type(g->b, d);
 	AxisList over = {0};
+	Type want = *t;
 
 	for (int k = 0; k < td->n; k++)
 		if (type_find(t, td->ax[k].a) < 0) axes_add(&over, td->ax[k].a);
-	return over.n ? ir_sum(g->m, g->b, d, &over, g->loc) : d;
+	if (!over.n) return d;
+	want.dt = td->dt;
+	Attr axes = attr_make_axes(AK_axes, &over);
+	return make(g, OP_sum, &d, 1, &axes, 1, td->n - over.n == t->n ? &want : NULL);
 }
 
 /* d on the axes of x that it lacks. */
@@ -237,16 +233,17 @@ grad_relu(Grad *g, const Op *op, Val dy)
 {
 	Val y = OUT(op);
 
-	cot_add(g, X(op), where(g, test(g, OP_lt, num(g, y, 0), y), dy, num(g, dy, 0), X(op)));
+	cot_add(g, X(op),
+		where(g, ew2(g, OP_lt, num(g, y, 0), y, y), dy, num(g, dy, 0), X(op)));
 }
 
 static void
 grad_abs(Grad *g, const Op *op, Val dy)
 {
 	Val x = X(op), zero = num(g, x, 0);
-	Val down = where(g, test(g, OP_lt, x, zero), ew1(g, OP_neg, dy, x), num(g, dy, 0), x);
+	Val down = where(g, ew2(g, OP_lt, x, zero, x), ew1(g, OP_neg, dy, x), num(g, dy, 0), x);
 
-	cot_add(g, x, where(g, test(g, OP_lt, zero, x), dy, down, x));
+	cot_add(g, x, where(g, ew2(g, OP_lt, zero, x, x), dy, down, x));
 }
 
 static void
@@ -324,26 +321,28 @@ grad_pow(Grad *g, const Op *op, Val dz)
 				  : ew2(g, OP_sub, p, num(g, p, 1), p);
 		Val d = mul(g, dz, mul(g, p, ew2(g, OP_pow, x, less, z), z), z);
 
-		if (!number) d = where(g, test(g, OP_eq, p, num(g, p, 0)), num(g, d, 0), d, z);
+		if (!number)
+			d = where(g, ew2(g, OP_eq, p, num(g, p, 0), p), num(g, d, 0), d, z);
 		cot_add(g, x, d);
 	}
 	if (!wanted(g, op, 1)) return;
 	Val d = mul(g, dz, mul(g, z, ew1(g, OP_log, x, x), z), z);
-	cot_add(g, p, where(g, test(g, OP_eq, z, num(g, z, 0)), num(g, d, 0), d, z));
+	cot_add(g, p, where(g, ew2(g, OP_eq, z, num(g, z, 0), z), num(g, d, 0), d, z));
 }
 
 /* The winner takes the cotangent; at a tie each has half. */
 static void
 grad_choice(Grad *g, const Op *op, Val dz)
 {
-	Val tie = test(g, OP_eq, X(op), Y(op)), half = scale(g, dz, 0.5, OUT(op)),
+	Val tie = ew2(g, OP_eq, X(op), Y(op), OUT(op)), half = scale(g, dz, 0.5, OUT(op)),
 	    zero = num(g, dz, 0);
 	bool is_min = op->code == OP_min;
 
 	for (int k = 0; k < 2; k++) {
 		if (!wanted(g, op, k)) continue;
 		Val me = op->in[k], other = op->in[1 - k];
-		Val won = is_min ? test(g, OP_lt, me, other) : test(g, OP_lt, other, me);
+		Val won = is_min ? ew2(g, OP_lt, me, other, OUT(op))
+				 : ew2(g, OP_lt, other, me, OUT(op));
 
 		cot_add(g, me, where(g, tie, half, where(g, won, dz, zero, OUT(op)), me));
 	}
@@ -469,7 +468,7 @@ grad_sum(Grad *g, const Op *op, Val dy)
 static void
 grad_extreme(Grad *g, const Op *op, Val dy)
 {
-	Val x = X(op), hit = test(g, OP_eq, x, OUT(op));
+	Val x = X(op), hit = ew2(g, OP_eq, x, OUT(op), x);
 	Val count = ir_sum(g->m, g->b, cast(g, hit, val_type(g->b, x)->dt),
 			   attr_axes(op, AK_axes), g->loc);
 
@@ -550,7 +549,7 @@ grad_cross_entropy(Grad *g, const Op *op, Val dloss)
 
 	if (dloss.i) {
 		Attr axis = attr_make_axis(AK_axis, attr_axis(op, AK_axis));
-		Val hit = test(g, OP_eq, make(g, OP_pos, NULL, 0, &axis, 1, NULL), op->in[1]);
+		Val hit = ew2(g, OP_eq, make(g, OP_pos, NULL, 0, &axis, 1, NULL), op->in[1], x);
 		Val onehot = where(g, hit, num(g, x, 1), num(g, x, 0), x);
 
 		cot_add(g, x, mul(g, ew2(g, OP_sub, p, onehot, x), dloss, x));

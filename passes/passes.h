@@ -23,6 +23,25 @@ bool pass_simplify(Ctx *c, Module *m);
 /* The same on one body. keep_stop: `stop` stays, because the body has still to be differentiated. */
 void simplify_body(Module *m, Body *b, Arena *tmp, bool keep_stop);
 
+/* simplify_rules.c */
+
+typedef struct Simplify {
+	Module *m;
+	Body *b;        /* the new body */
+	bool keep_stop; /* `stop` matters until the body has been differentiated */
+	Name hint;      /* what the op at hand was called: what replaces it is called alike */
+	Arena *tmp;
+	uint32_t *head, *next; /* chains of ops with one hash: 1 + index of op */
+	uint32_t mask, cnext;
+} Simplify;
+
+/* A value of type t that equals the op's result, or none. Operands are values of the new body. */
+Val simplify_rules(Simplify *s, const Op *op, const Type *t);
+bool simplify_same_axes(const AxisList *a, const AxisList *b); /* in the same order */
+/* Places an op with one result, of type t (NULL: as inferred): by a rule, as one that is there, or as itself. May change
+ * op->in, which must not be the arena's. */
+Val simplify_place(Simplify *s, Op *op, const Type *t, Name hint);
+
 /* autodiff.c */
 
 /* LV_graph -> LV_train. B and W bodies of every layer type; `saved` and `carry` lists; PORT_save in F.

@@ -44,8 +44,8 @@ static const Case cases[] = {
     {"x x", "a 5", "x a", "%y = mul %x %x" F("a"), "a", 0},
     {"where", "a 3 b 4", "x a b, z b", "%o = const {value=0.3}" F("") "%c = lt %x %o" B("a b")
         "%y = where %c %x %z" F("a b"), "a b", 0},
-    {"stop", "a 5", "x a", "%s = exp %x" F("a") "%t = stop %s" F("a") "%u = sub %s %t" F("a")
-        "%y = add %u %x" F("a"), "a", 0},
+    {"stop", "a 5", "x a", "%o = const {value=0.5}" F("") "%f = floordiv %x %o" F("a") "%t = stop %f" F("a")
+        "%y = mul %x %t" F("a"), "a", 0},
     {"broadcast", "a 3 b 4", "x b", "%y = broadcast %x {axes=[a]}" F("a b"), "a b", 0},
     {"dropout", "a 6 b 7", "x a b", "%y = dropout %x {axes=[a b] rate=0 key=3}" F("a b"), "a b", 0.4},
     {"dropout of rows", "a 6 b 7", "x a b", "%y = dropout %x {axes=[a] rate=0 key=3}" F("a b"), "a b", 0.4},
@@ -129,6 +129,9 @@ static const Case cases[] = {
         "%k0 = slice %a {axis=p start=1 step=1}" F("b s d") "%v0 = slice %a {axis=p start=2 step=1}" F("b s d")
         "%k = view %k0 {from=[s] to=[k]}" F("b k d") "%v = view %v0 {from=[s] to=[k]}" F("b k d")
         "%y, _ = attention %q %k %v {" ATTENTION "cap=0 rate=-1 key=0 query=s hi=0}" F("b s d"), "b s d", 0},
+    {"split and concat", "n 2 p 5 a 2 b 3", "x n p",
+        "%u = slice %x {axis=p to=[a] start=0 step=1}" F("n a") "%v = slice %x {axis=p to=[b] start=2 step=1}" F("n b")
+        "%e = exp %u" F("n a") "%t = tanh %v" F("n b") "%y = concat %e %t {from=[a b] to=[p]}" F("n p"), "n p", 0},
     {"tied weights", "n 4 v 5 e 3", "x v e",
         "%p = pos {axis=n}" I("n") "%h = gather %x %p {axes=[v]}" F("n e") "%t = tanh %h" F("n e")
         "%l = dot %t %x {axes=[e]}" F("n v") "%y, _ = cross_entropy %l %p {axis=v}" F("n"), "n", 0},

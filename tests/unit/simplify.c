@@ -51,6 +51,11 @@ static const struct Case {
     {"%v = unslice %x {axis=b from=[b] start=3 step=-1} : f32[a b]\n%y = exp %v : f32[a b]",
         "%v = slice %x {axis=b to=[b] start=3 step=-1} : f32[a b]\n%y = exp %v : f32[a b]\ny"},
     {"%v = roll %x {axis=b shift=3} : f32[a b]\n%y = roll %v {axis=b shift=1} : f32[a b]", "x"},
+    {"%s = slice %x {axis=b to=[c] start=0 step=1} : f32[a c]\n%t = slice %z {axis=b to=[d] start=2 step=1} : f32[a d]\n"
+     "%u = unslice %t {axis=b from=[d] start=2 step=1} : f32[a b]\n%v = unslice %s {axis=b from=[c] start=0 step=1} : f32[a b]\n"
+     "%y = add %u %v : f32[a b]",
+        "%s = slice %x {axis=b to=[c] start=0 step=1} : f32[a c]\n%t = slice %z {axis=b to=[d] start=2 step=1} : f32[a d]\n"
+        "%y = concat %s %t {from=[c d] to=[b]} : f32[a b]\ny"},
     {"%v = broadcast %w {axes=[a]} : f32[a b]\n%y = mul %x %v : f32[a b]", "%y = mul %x %w : f32[a b]\ny"},
     {"%v = broadcast %w {axes=[a]} : f32[a b]\n%y = exp %v : f32[a b]",
         "%v = broadcast %w {axes=[a]} : f32[a b]\n%y = exp %v : f32[a b]\ny"},
