@@ -178,7 +178,7 @@ shard_view(Shard *s, const Op *op, uint32_t at)
 static bool
 shard_along(Shard *s, const Op *op, uint32_t at)
 {
-	return whole_axis(s, op, AK_axis) && whole_axis(s, op, AK_to) && linear(s, op, at);
+	return whole_axis(s, op, AK_axis) && linear(s, op, at);
 }
 
 static bool
