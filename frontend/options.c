@@ -38,6 +38,8 @@ static const OptDef defs[] = {
     {"--forward", NULL, FLAG(forward),
      "a program without gradients: validation loss and sampling only"},
     {"--plan", "FILE", TEXT(plan), "use this plan, checked, instead of searching for one"},
+    {"--cluster", "FILE", TEXT(cluster),
+     "plan for the machine this describes; needs a release with many ranks"},
     {"--emit", "WHAT", TEXT(emit),
      "print ast, graph, train, plan, spmd, sched, mem or gir (as far as it went) and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
@@ -138,8 +140,10 @@ options_parse(Options *o, int argc, char **argv)
 		if (!joined && i + 1 == argc) return usage("a value is missing after", arg);
 		if ((status = store(o, d, joined ? eq + 1 : argv[++i])) >= 0) return status;
 	}
-	if (!o->file && !o->help && !o->version && !o->print_passes)
-		return usage("no input file", "");
+	if (!o->file && !o->help && !o->version && !o->print_passes) {
+		fputs("galvatronc: no input file; --help shows how\n", stderr);
+		return 2;
+	}
 	return -1;
 }
 

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=graph --set heads=4

@@ -1,0 +1,1 @@
+dump.gir --set seq=4

@@ -1,0 +1,1 @@
+../models/gpt.gdl --roundtrip=yes --emit=graph
