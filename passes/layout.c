@@ -1,12 +1,14 @@
 /*
  * layout.c - the arena: sections, frames of instances, buffers of cotangents.
  *
- *   param | grad | m | v | const | slots x (inputs, frames) | cots | carry | scratch
+ *   param | grad | m | v | const | slots x (inputs, frames) | cots | work
  *
- * A frame holds what F saves, then what it returns. Results come last, so that a layer finds its argument at a fixed
- * distance below its own frame whoever made it, and loops over layers stay loops over addresses. The frame of the last
- * instance is needed only while its own F, B and W run, one after the other, so with one slot it lies in scratch, above
- * what these three use. Cotangents used once, by the next instance, take turns in two buffers.
+ * Work is what the running body has: its scratch, and above it, from B to W, what B hands to W (carry), so that the
+ * section is as high as the neediest type. A frame holds what F saves, then what it returns. Results come last, so that a
+ * layer finds its argument at a fixed distance below its own frame whoever made it, and loops over layers stay loops over
+ * addresses. With one slot, frames are a stack: those of the last instances (the logits, for one) are gone when earlier
+ * layers run B, and may lie in the work section above what they need themselves; how many of them, is chosen for the
+ * lowest arena. Cotangents used once, by the next instance, take turns in two buffers.
  */
 #include "passes/passes.h"
 
@@ -28,6 +30,24 @@ take(int64_t *top, int64_t bytes)
 }
 
 /* ---- frames ---- */
+
+/* Most scratch that bodies lo..hi of a type need. */
+static int64_t
+most_scratch(const Module *m, const LayerType *t, int lo, int hi)
+{
+	int64_t most = 0;
+	for (int k = lo; k <= hi; k++)
+		if (t->body[k] && m->bodies[t->body[k]].scratch_bytes > most) most = m->bodies[t->body[k]].scratch_bytes;
+	return most;
+}
+
+/* What the bodies of a type need of the work section. */
+static int64_t
+work_of(const Module *m, const LayerType *t)
+{
+	int64_t back = most_scratch(m, t, BK_B, BK_W) + t->carry_frame, any = most_scratch(m, t, 0, BK_COUNT - 1);
+	return back > any ? back : any;
+}
 
 static bool
 is_result(const Body *f, Val v)
@@ -58,7 +78,7 @@ frame_of_type(Ctx *c, Module *m, LayerType *t)
 	const Body *f = &m->bodies[t->body[BK_F]];
 	const Mesh *mesh = ir_mesh(m, f);
 	int64_t *at = NEW_N(c->tmp, int64_t, f->nvals); /* 1 + offset */
-	t->slot_frame = t->carry_frame = 0;
+	t->slot_frame = 0;
 	t->out_at = NEW_N(m->arena, int64_t, t->nouts);
 	t->saved_at = NEW_N(m->arena, int64_t, t->nsaved);
 	t->carry_at = NEW_N(m->arena, int64_t, t->ncarry);
@@ -74,17 +94,15 @@ frame_of_type(Ctx *c, Module *m, LayerType *t)
 		if (p->kind == PORT_out) t->out_at[p->slot] = at[p->v.i] - 1;
 		if (p->kind == PORT_save) t->saved_at[p->slot] = at[p->v.i] - 1;
 	}
+	t->carry_frame = 0;
+	int64_t below = most_scratch(m, t, BK_B, BK_W);
 	for (uint32_t i = 0; i < t->ncarry; i++) {
 		int saved = carry_in_saved(m, t, (uint16_t)i);
-		t->carry_at[i] = saved >= 0 ? -1 - saved : take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
+		t->carry_at[i] = saved >= 0 ? -1 - saved :
+		    below + take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
 	}
 }
 
-void
-layout_frames(Ctx *c, Module *m)
-{
-	for (uint32_t l = 0; l < m->ntypes; l++) frame_of_type(c, m, &m->types[l]);
-}
 
 /* ---- cotangents ---- */
 
@@ -162,16 +180,6 @@ layout_cots(Ctx *c, Module *m)
 
 /* ---- sections ---- */
 
-/* Most scratch any of the bodies of type t named by mask uses. */
-static int64_t
-scratch_of(const Module *m, const LayerType *t)
-{
-	int64_t most = 0;
-	for (int k = 0; k < BK_COUNT; k++)
-		if (t->body[k] && m->bodies[t->body[k]].scratch_bytes > most) most = m->bodies[t->body[k]].scratch_bytes;
-	return most;
-}
-
 static bool
 any_port(const Module *m, PortKind kind)
 {
@@ -212,44 +220,87 @@ input_bytes(const Module *m, const Input *in)
 	return type_find(&t, m->batch) >= 0 ? bytes / m->plan.microbatches : bytes;
 }
 
-bool
-layout_last_in_scratch(const Module *m)
+/* ---- frames and work ---- */
+
+typedef struct Stack {
+	int64_t *frame, *work; /* [ninsts] */
+	uint32_t n;
+} Stack;
+
+/* Height of frames and work if instances `tail`.. have their frames in the work section, above what they need. */
+static int64_t
+stack_height(const Stack *s, uint32_t tail, int64_t *above)
 {
-	return !m->plan.forward_only && m->plan.nstages == 1 && m->plan.stages[0].slots == 1 && m->ninsts > 1;
+	int64_t low = 0, high = 0, head_work = 0;
+	*above = 0;
+	for (uint32_t i = 0; i < s->n; i++) {
+		if (i < tail) low += s->frame[i];
+		else high += s->frame[i];
+		int64_t *most = i < tail ? &head_work : above;
+		if (s->work[i] > *most) *most = s->work[i];
+	}
+	int64_t tail_work = *above + high;
+	return low + (head_work > tail_work ? head_work : tail_work);
 }
 
-/* requires: frames are laid out; scratch_bytes of the bodies. Sets everything of m->mem but live_bytes. */
-void
+/* The first instance of the tail: where types change, for the lowest height; the shortest tail of equals. */
+static uint32_t
+choose_tail(const Module *m, const Stack *s, int64_t *height, int64_t *above)
+{
+	uint32_t best = s->n;
+	bool stack = !m->plan.forward_only && m->plan.nstages == 1 && m->plan.stages[0].slots == 1;
+	*height = stack_height(s, best, above);
+	for (uint32_t i = s->n; stack && i-- > 1;) {
+		int64_t a, h;
+		if (m->insts[i].type == m->insts[i - 1].type) continue;
+		h = stack_height(s, i, &a);
+		if (h < *height) *height = h, *above = a, best = i;
+	}
+	return best;
+}
+
+/* requires: packed bodies, frames. Sets everything of m->mem but live_bytes. */
+static void
 layout_sections(Ctx *c, Module *m)
 {
 	Memory *x = &m->mem;
-	int64_t top = layout_state(m);
-	bool last_in_scratch = layout_last_in_scratch(m);
-	uint32_t slots = m->plan.nstages ? m->plan.stages[0].slots : 1;
-	*x = (Memory){.param = x->param, .grad = x->grad, .m = x->m, .v = x->v, .state_bytes = x->state_bytes,
-	    .consts = x->consts, .param_at = x->param_at, .const_at = x->const_at};
+	Stack s = {NEW_N(c->tmp, int64_t, m->ninsts), NEW_N(c->tmp, int64_t, m->ninsts), m->ninsts};
+	uint32_t slots = m->plan.nstages && m->plan.stages[0].slots ? m->plan.stages[0].slots : 1;
+	int64_t top, height, above;
+	*x = (Memory){0};
+	top = layout_state(m);
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const LayerType *t = &m->types[m->insts[i].type];
+		s.frame[i] = t->slot_frame;
+		s.work[i] = work_of(m, t);
+	}
+	uint32_t tail = choose_tail(m, &s, &height, &above);
 	x->input_at = NEW_N(m->arena, int64_t, m->ninputs);
 	x->slot_at = NEW_N(m->arena, int64_t, m->ninsts);
 	for (uint32_t i = 0; i < m->ninputs; i++) x->input_at[i] = take(&x->slot_bytes, input_bytes(m, &m->inputs[i]));
-	uint32_t framed = m->ninsts - (last_in_scratch ? 1 : 0);
-	for (uint32_t i = 0; i < framed; i++)
-		x->slot_at[i] = take(&x->slot_bytes, m->types[m->insts[i].type].slot_frame);
-	x->slots = take(&top, x->slot_bytes * (slots ? slots : 1));
+	int64_t inputs = x->slot_bytes;
+	for (uint32_t i = 0; i < tail; i++) x->slot_at[i] = take(&x->slot_bytes, s.frame[i]);
+	x->slots = take(&top, x->slot_bytes * slots);
 	x->cots = top;
 	if (!m->plan.forward_only) top += layout_cots(c, m);
-	x->carry = top;
-	int64_t carry = 0, scratch = m->const_body ? m->bodies[m->const_body].scratch_bytes : 0;
+	x->carry = x->scratch = top;
+	int64_t at = x->scratch + above - x->slots;
+	for (uint32_t i = tail; i < m->ninsts; i++) x->slot_at[i] = take(&at, s.frame[i]);
+	int64_t work = height - (x->slot_bytes - inputs), once = m->const_body ? m->bodies[m->const_body].scratch_bytes : 0;
+	x->arena_bytes = x->scratch + (work > once ? work : once);
+}
+
+void
+layout_module(Ctx *c, Module *m)
+{
 	for (uint32_t l = 0; l < m->ntypes; l++) {
-		const LayerType *t = &m->types[l];
-		if (t->carry_frame > carry) carry = t->carry_frame;
-		if (scratch_of(m, t) > scratch) scratch = scratch_of(m, t);
+		LayerType *t = &m->types[l];
+		Body *body[BK_COUNT] = {0};
+		for (int k = 0; k < BK_COUNT; k++)
+			if (t->body[k]) body[k] = &m->bodies[t->body[k]];
+		pack_bodies(c, m, body);
+		frame_of_type(c, m, t);
 	}
-	x->scratch = top + carry;
-	if (last_in_scratch) {
-		const LayerType *t = &m->types[m->insts[framed].type];
-		int64_t below = scratch_of(m, t);
-		x->slot_at[framed] = x->scratch + below - x->slots;
-		if (below + t->slot_frame > scratch) scratch = below + t->slot_frame;
-	}
-	x->arena_bytes = x->scratch + scratch;
+	if (m->const_body) pack_body(c, m, &m->bodies[m->const_body], NULL);
+	layout_sections(c, m);
 }

@@ -107,15 +107,7 @@ live_bytes(Ctx *c, const Module *m)
 bool
 pass_mem(Ctx *c, Module *m)
 {
-	for (uint32_t l = 0; l < m->ntypes; l++) {
-		Body *body[BK_COUNT] = {0};
-		for (int k = 0; k < BK_COUNT; k++)
-			if (m->types[l].body[k]) body[k] = &m->bodies[m->types[l].body[k]];
-		pack_bodies(c, m, body);
-	}
-	if (m->const_body) pack_body(c, m, &m->bodies[m->const_body], NULL);
-	layout_frames(c, m);
-	layout_sections(c, m);
+	layout_module(c, m);
 	m->mem.live_bytes = live_bytes(c, m);
 	m->level = LV_mem;
 	return true;

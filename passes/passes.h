@@ -185,9 +185,8 @@ Cost cost_body(const Module *m, const Body *b);
 
 /* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */
 
-void layout_frames(Ctx *c, Module *m);   /* types' out_at, saved_at, carry_at, frames */
-void layout_sections(Ctx *c, Module *m); /* Memory, all but live_bytes; requires packed bodies */
-bool layout_last_in_scratch(const Module *m); /* the last instance's frame lies in scratch */
+/* Packs every body and lays out the arena: types' offsets, Module.mem but for live_bytes. requires: LV_spmd or below. */
+void layout_module(Ctx *c, Module *m);
 
 /* schedule.c */
 

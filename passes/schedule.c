@@ -139,12 +139,12 @@ turns_of(const Sched *s, uint32_t first, uint32_t p, uint32_t end)
 
 /* Greedy from the left: the period that covers most, the shortest of equals. */
 static void
-find_groups(Sched *s, uint32_t first, uint32_t end, uint32_t loop_end)
+find_groups(Sched *s, uint32_t first, uint32_t end)
 {
 	while (first < end) {
 		Group best = {first, 1, 1};
-		for (uint32_t p = 1; p <= MAX_PERIOD && first + 2 * p <= loop_end; p++) {
-			uint32_t turns = turns_of(s, first, p, loop_end);
+		for (uint32_t p = 1; p <= MAX_PERIOD && first + 2 * p <= end; p++) {
+			uint32_t turns = turns_of(s, first, p, end);
 			if (turns > 1 && turns * p > best.turns * best.period) best = (Group){first, p, turns};
 		}
 		PUSH(s->c->tmp, s->groups, s->ngroups, s->cgroups, best);
@@ -211,7 +211,7 @@ schedule_stage(Sched *s, Stage *k)
 	static const BodyKind f[] = {BK_F}, bw[] = {BK_B, BK_W}, n[] = {BK_N}, u[] = {BK_U};
 	Module *m = s->m;
 	uint32_t end = k->first + k->count;
-	find_groups(s, k->first, end, layout_last_in_scratch(m) ? end - 1 : end);
+	find_groups(s, k->first, end);
 	k->action = m->nactions;
 	act(m, ACT_mb, m->plan.microbatches);
 	act(m, ACT_input, 0);
@@ -226,21 +226,16 @@ schedule_stage(Sched *s, Stage *k)
 	k->nactions = m->nactions - k->action;
 }
 
-/*
- * requires: LV_spmd. Loops are found on a shadow of the module that has frames and sections; scratch sizes move only
- * the last instance's frame, which is in no loop.
- */
+/* requires: LV_spmd. Loops are found on a copy of the module that is laid out as mem will do it. */
 bool
 pass_sched(Ctx *c, Module *m)
 {
-	Module shadow = *m;
-	shadow.types = arena_dup(c->tmp, m->types, sizeof *m->types * m->ntypes);
 	for (uint32_t k = 0; k < m->plan.nstages; k++)
 		if (!m->plan.stages[k].slots) m->plan.stages[k].slots = 1; /* F and B of a microbatch follow each other */
-	layout_frames(c, &shadow);
-	layout_sections(c, &shadow);
+	Module *laid = ir_clone(m, c->tmp);
+	layout_module(c, laid);
 	Sched s = {.c = c, .m = m, .trace = NEW_N(c->tmp, Trace, m->ninsts)};
-	for (uint32_t i = 0; i < m->ninsts; i++) s.trace[i] = trace_inst(c->tmp, &shadow, i);
+	for (uint32_t i = 0; i < m->ninsts; i++) s.trace[i] = trace_inst(c->tmp, laid, i);
 	for (uint32_t k = 0; k < m->plan.nstages; k++) {
 		s.ngroups = 0;
 		schedule_stage(&s, &m->plan.stages[k]);
