@@ -8,20 +8,48 @@ static const struct {
 	const char *text;     /* in dumps */
 	const char *operator; /* of a binary operator */
 } kinds[N_KINDS] = {
-    [N_error] = {"error", 0},   [N_number] = {"number", 0}, [N_bool] = {"bool", 0},
-    [N_name] = {"name", 0},     [N_neg] = {"neg", 0},       [N_not] = {"not", 0},
-    [N_add] = {"add", "+"},     [N_sub] = {"sub", "-"},     [N_mul] = {"mul", "*"},
-    [N_div] = {"div", "/"},     [N_floordiv] = {"floordiv", "//"}, [N_mod] = {"mod", "%"},
-    [N_pow] = {"pow", "^"},     [N_lt] = {"lt", "<"},       [N_gt] = {"gt", ">"},
-    [N_le] = {"le", "<="},      [N_ge] = {"ge", ">="},      [N_eq] = {"eq", "=="},
-    [N_ne] = {"ne", "!="},      [N_and] = {"and", "and"},   [N_or] = {"or", "or"},
-    [N_index] = {"index", 0},   [N_call] = {"call", 0},     [N_tail] = {"tail", 0},
-    [N_arg] = {"arg", 0},       [N_axes] = {"axes", 0},     [N_to] = {"to", 0},
-    [N_at] = {"at", 0},         [N_axis] = {"axis", 0},     [N_bind1] = {"=", 0},
-    [N_param] = {"param", 0},   [N_dim] = {"dim", 0},       [N_bind] = {"bind", 0},
-    [N_return] = {"return", 0}, [N_if] = {"if", 0},         [N_for] = {"for", 0},
-    [N_model] = {"model", 0},   [N_input] = {"input", 0},   [N_def] = {"def", 0},
-    [N_layer] = {"layer", 0},   [N_forward] = {"forward", 0}, [N_train] = {"train", 0},
+    [N_error] = {"error", 0},
+    [N_number] = {"number", 0},
+    [N_bool] = {"bool", 0},
+    [N_name] = {"name", 0},
+    [N_neg] = {"neg", 0},
+    [N_not] = {"not", 0},
+    [N_add] = {"add", "+"},
+    [N_sub] = {"sub", "-"},
+    [N_mul] = {"mul", "*"},
+    [N_div] = {"div", "/"},
+    [N_floordiv] = {"floordiv", "//"},
+    [N_mod] = {"mod", "%"},
+    [N_pow] = {"pow", "^"},
+    [N_lt] = {"lt", "<"},
+    [N_gt] = {"gt", ">"},
+    [N_le] = {"le", "<="},
+    [N_ge] = {"ge", ">="},
+    [N_eq] = {"eq", "=="},
+    [N_ne] = {"ne", "!="},
+    [N_and] = {"and", "and"},
+    [N_or] = {"or", "or"},
+    [N_index] = {"index", 0},
+    [N_call] = {"call", 0},
+    [N_tail] = {"tail", 0},
+    [N_arg] = {"arg", 0},
+    [N_axes] = {"axes", 0},
+    [N_to] = {"to", 0},
+    [N_at] = {"at", 0},
+    [N_axis] = {"axis", 0},
+    [N_bind1] = {"=", 0},
+    [N_param] = {"param", 0},
+    [N_dim] = {"dim", 0},
+    [N_bind] = {"bind", 0},
+    [N_return] = {"return", 0},
+    [N_if] = {"if", 0},
+    [N_for] = {"for", 0},
+    [N_model] = {"model", 0},
+    [N_input] = {"input", 0},
+    [N_def] = {"def", 0},
+    [N_layer] = {"layer", 0},
+    [N_forward] = {"forward", 0},
+    [N_train] = {"train", 0},
 };
 
 const char *
@@ -40,6 +68,21 @@ ast_error(Parse *p, Span at, const char *fmt, ...)
 	buf_vprintf(&b, fmt, ap);
 	va_end(ap);
 	diag_error(p->diag, diag_loc(p->diag, p->file, at.lo, at.hi), "%s", b.s);
+}
+
+/* From the lexer: it repairs what it can, and the parser keeps quiet about the rest of the statement. */
+void
+ast_lex_error(Parse *p, Span at, const char *fmt, ...)
+{
+	Buf b;
+	va_list ap;
+	buf_init(&b, p->arena);
+	va_start(ap, fmt);
+	buf_vprintf(&b, fmt, ap);
+	va_end(ap);
+	ast_error(p, at, "%s", b.s);
+	p->quiet = true;
+	p->quiet_ends = false;
 }
 
 static uint16_t
@@ -109,7 +152,8 @@ ast_tail(Parse *p, Span at, const Token *per, Span per_at, Node *index, Node *as
 }
 
 Node *
-ast_param(Parse *p, Span at, Token name, Span name_at, Node *dims, Node *as, Node *init, Node *attrs)
+ast_param(Parse *p, Span at, Token name, Span name_at, Node *dims, Node *as, Node *init,
+	  Node *attrs)
 {
 	Node *n = ast_named(p, N_param, at, name, name_at, dims, init, attrs);
 	if (as) {

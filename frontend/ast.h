@@ -11,7 +11,7 @@
 
 enum {
 	FE_MAX_TEXT = 1 << 20, /* bytes of a GDL file */
-	FE_MAX_DEPTH = 200,    /* of an expression: bounds the recursion of every walk */
+	FE_MAX_DEPTH = 500,    /* of an expression: bounds the recursion of every walk */
 	FE_MAX_OPEN = 255,     /* brackets open at once */
 };
 
@@ -30,8 +30,21 @@ typedef enum NodeKind {
 	N_neg,    /* a */
 	N_not,    /* a */
 	/* ORDER binary */
-	N_add, N_sub, N_mul, N_div, N_floordiv, N_mod, N_pow, /* a, b */
-	N_lt, N_gt, N_le, N_ge, N_eq, N_ne, N_and, N_or,
+	N_add,
+	N_sub,
+	N_mul,
+	N_div,
+	N_floordiv,
+	N_mod,
+	N_pow, /* a, b */
+	N_lt,
+	N_gt,
+	N_le,
+	N_ge,
+	N_eq,
+	N_ne,
+	N_and,
+	N_or,
 	N_index, /* a [ b: subs ]; a call without arguments if `a` names a function */
 	N_call,  /* name [ a: subs ] ( b: args ); c: N_tail or NULL */
 	N_tail,  /* per name : a (N_name or NULL); text: as */
@@ -93,24 +106,34 @@ typedef struct Parse {
 		char close;
 		Span at;
 	} open[FE_MAX_OPEN + 1];
-	enum { LEX_blank, LEX_ends, LEX_closed } last; /* may the last token end a statement; was it made up */
+	enum {
+		LEX_blank,
+		LEX_ends,
+		LEX_closed
+	} last; /* may the last token end a statement; was it made up */
+	bool quiet,
+	    quiet_ends; /* the statement has an error of the lexer: no syntax error on top */
 	Node *items;
 } Parse;
 
 /* Parses p->text into p->items. False after diagnostics. */
 bool ast_parse(Parse *p);
 void ast_error(Parse *p, Span at, const char *fmt, ...) GV_PRINTF(3, 4);
+void ast_lex_error(Parse *p, Span at, const char *fmt, ...) GV_PRINTF(3, 4);
 
 /* ---- constructors, one per action ---- */
 Node *ast_node(Parse *p, NodeKind k, Span at, Node *a, Node *b, Node *c);
-Node *ast_named(Parse *p, NodeKind k, Span at, Token name, Span name_at, Node *a, Node *b, Node *c);
+Node *ast_named(Parse *p, NodeKind k, Span at, Token name, Span name_at, Node *a, Node *b,
+		Node *c);
 Node *ast_number(Parse *p, NodeKind k, Span at, Token t);
 Node *ast_as(Parse *p, Span at, Token text);
 Node *ast_tail(Parse *p, Span at, const Token *per, Span per_at, Node *index, Node *as);
-Node *ast_param(Parse *p, Span at, Token name, Span name_at, Node *dims, Node *as, Node *init, Node *attrs);
+Node *ast_param(Parse *p, Span at, Token name, Span name_at, Node *dims, Node *as, Node *init,
+		Node *attrs);
 Node *ast_index(Parse *p, Span at, Token name, Span name_at, Node *subs);
 Node *ast_list(Node *head, Node *item); /* appends; either may be NULL */
-Node *ast_def(Parse *p, Span at, Token name, Span name_at, Node *sig, Node *formals, Node *value);
+Node *ast_def(Parse *p, Span at, Token name, Span name_at, Node *sig, Node *formals,
+	      Node *value);
 
 /* An indented form, for --emit=ast. */
 void ast_dump(const Names *names, const Node *list, int indent, Buf *out);

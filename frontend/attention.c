@@ -85,7 +85,8 @@ narrow(const Elab *e, Val v, Axis key, const AxisList *queries, Band *band)
 
 /* Splits v at `and`; what narrows the band is dropped, the rest is joined in *rest. False after a diagnostic. */
 static bool
-split_mask(Elab *e, Frame *f, Span at, Value v, Axis key, const AxisList *queries, Band *band, Value *rest, int depth)
+split_mask(Elab *e, Frame *f, Span at, Value v, Axis key, const AxisList *queries, Band *band,
+	   Value *rest, int depth)
 {
 	Val k;
 	const Op *op = val_op(body_of(e, v), v.v);
@@ -94,9 +95,10 @@ split_mask(Elab *e, Frame *f, Span at, Value v, Axis key, const AxisList *querie
 		op = val_op(&e->konst, k);
 	}
 	if (op && op->code == OP_and && depth < 64) {
-		Value x = tensor_value(e, op->in[0], v.kind == V_const), y = tensor_value(e, op->in[1], v.kind == V_const);
+		Value x = tensor_value(e, op->in[0], v.kind == V_const),
+		      y = tensor_value(e, op->in[1], v.kind == V_const);
 		return split_mask(e, f, at, x, key, queries, band, rest, depth + 1) &&
-		    split_mask(e, f, at, y, key, queries, band, rest, depth + 1);
+		       split_mask(e, f, at, y, key, queries, band, rest, depth + 1);
 	}
 	if (v.kind == V_const && key.i && narrow(e, v.v, key, queries, band)) return true;
 	*rest = rest->kind == V_number ? v : emit2(e, f, at, OP_and, *rest, v, DT_bool);
@@ -124,8 +126,10 @@ within_scores(Elab *e, Frame *f, const Call *c, int arg, const AxisList *scores)
 	Type t = type_of(e, c->arg[arg]);
 	for (int i = 0; i < t.n; i++) {
 		if (axes_has(scores, t.ax[i].a)) continue;
-		fe_error(e, f, c->arg_at[arg], "the %s has the axis '%s', but the scores have [%s]",
-		    arg == 3 ? "mask" : "bias", ir_axis_str(e->m, t.ax[i].a), axes_text(e, scores));
+		fe_error(e, f, c->arg_at[arg],
+			 "the %s has the axis '%s', but the scores have [%s]",
+			 arg == 3 ? "mask" : "bias", ir_axis_str(e->m, t.ax[i].a),
+			 axes_text(e, scores));
 		return false;
 	}
 	return true;
@@ -133,7 +137,8 @@ within_scores(Elab *e, Frame *f, const Call *c, int arg, const AxisList *scores)
 
 /* The mask: narrows the band, and leaves in *mask what is to be an operand (a number: none). */
 static bool
-read_mask(Elab *e, Frame *f, Call *c, const AxisList *queries, const AxisList *scores, Band *band, Value *mask)
+read_mask(Elab *e, Frame *f, Call *c, const AxisList *queries, const AxisList *scores,
+	  Band *band, Value *mask)
 {
 	Value v = c->arg[3];
 	const Node *n = c->arg_node[3];
@@ -141,18 +146,23 @@ read_mask(Elab *e, Frame *f, Call *c, const AxisList *queries, const AxisList *s
 	if (v.kind == V_number) {
 		const Node *extent = n ? names_extent(f, n) : NULL;
 		if (extent) {
-			fe_error(e, f, n->at, "the mask '%s' compares extents; pos[%s] is the tensor of positions",
-			    text_of(e, f, n->at), str(e, extent->name));
+			fe_error(e, f, n->at,
+				 "the mask '%s' compares extents; pos[%s] is the tensor of "
+				 "positions",
+				 text_of(e, f, n->at), str(e, extent->name));
 			return false;
 		}
 		if (v.num != 0 && v.is_bool) return true;
-		fe_error(e, f, c->arg_at[3], v.is_bool ? "the mask lets nobody look at anything"
-						       : "a mask is bool: true where a key may be looked at");
+		fe_error(e, f, c->arg_at[3],
+			 v.is_bool ? "the mask lets nobody look at anything"
+				   : "a mask is bool: true where a key may be looked at");
 		return false;
 	}
 	if (!in_body(e, f, c->arg_at[3], &v)) return false;
 	if (type_of(e, v).dt != DT_bool) {
-		fe_error(e, f, c->arg_at[3], "a mask is bool: true where a key may be looked at; what is added is 'bias'");
+		fe_error(e, f, c->arg_at[3],
+			 "a mask is bool: true where a key may be looked at; what is added is "
+			 "'bias'");
 		return false;
 	}
 	if (!within_scores(e, f, c, 3, scores)) return false;
@@ -165,7 +175,8 @@ static const char *
 other_name(const Elab *e, Axis a)
 {
 	for (uint32_t i = 1; i < e->m->naxes; i++)
-		if (i != a.i && e->m->axes[i].extent == ir_extent(e->m, a)) return ir_axis_str(e->m, (Axis){(uint16_t)i});
+		if (i != a.i && e->m->axes[i].extent == ir_extent(e->m, a))
+			return ir_axis_str(e->m, (Axis){(uint16_t)i});
 	return "keys";
 }
 
@@ -177,14 +188,18 @@ keys_not_in_query(Elab *e, Frame *f, const Call *c)
 		Axis a = c->group[0].a[i];
 		if (type_find(&q, a) < 0) continue;
 		const char *name = ir_axis_str(e->m, a);
-		bool told = fe_error(e, f, c->at, "'attention' looks along axis '%s', but the query has it too: %s", name,
-		    type_axes_text(e, &q));
+		bool told =
+		    fe_error(e, f, c->at,
+			     "'attention' looks along axis '%s', but the query has it too: %s",
+			     name, type_axes_text(e, &q));
 		const Node *n = c->arg_node[0];
 		Sym *s = n && n->kind == N_name ? lookup(f, n->name) : NULL;
 		const Node *k = c->arg_node[1];
 		if (told && s)
-			fe_note(e, f, s->at, "'%s' is defined here; keys go by another name: %s[%s -> %s]", str(e, s->name),
-			    k && k->kind == N_name ? str(e, k->name) : "k", name, other_name(e, a));
+			fe_note(e, f, s->at,
+				"'%s' is defined here; keys go by another name: %s[%s -> %s]",
+				str(e, s->name), k && k->kind == N_name ? str(e, k->name) : "k",
+				name, other_name(e, a));
 		return false;
 	}
 	return true;
@@ -196,13 +211,16 @@ attention_operands(Elab *e, Frame *f, Call *c)
 	for (int i = 0; i < 3; i++) {
 		if (!in_body(e, f, c->arg_at[i], &c->arg[i])) return false;
 		if (type_of(e, c->arg[i]).dt == DT_bool) {
-			fe_error(e, f, c->arg_at[i], "'attention' of a bool; float(b) makes it 0 and 1");
+			fe_error(e, f, c->arg_at[i],
+				 "'attention' of a bool; float(b) makes it 0 and 1");
 			return false;
 		}
 	}
-	return keys_not_in_query(e, f, c) && need_axes(e, f, c, 1, "looks along", &c->group[0]) &&
-	    need_axes(e, f, c, 2, "looks along", &c->group[0]) && need_axes(e, f, c, 0, "compares along", &c->group[1]) &&
-	    need_axes(e, f, c, 1, "compares along", &c->group[1]);
+	return keys_not_in_query(e, f, c) &&
+	       need_axes(e, f, c, 1, "looks along", &c->group[0]) &&
+	       need_axes(e, f, c, 2, "looks along", &c->group[0]) &&
+	       need_axes(e, f, c, 0, "compares along", &c->group[1]) &&
+	       need_axes(e, f, c, 1, "compares along", &c->group[1]);
 }
 
 static bool
@@ -253,17 +271,22 @@ op_attention(Elab *e, Frame *f, Call *c, Values *out)
 			if (axes_has(&c->group[1], t.ax[k].a)) continue;
 			if (i == 0) axes_add(&queries, t.ax[k].a);
 			if (!axes_add(&scores, t.ax[k].a) && !axes_has(&scores, t.ax[k].a)) {
-				fe_error(e, f, c->at, "the scores would have more than %d axes", MAX_AXES);
+				fe_error(e, f, c->at, "the scores would have more than %d axes",
+					 MAX_AXES);
 				return;
 			}
 		}
 	}
 	if (!read_mask(e, f, c, &queries, &scores, &band, &mask)) return;
 	Value bias = c->arg[4];
-	bool has_bias = bias.kind != V_number; /* a number added to all scores changes nothing */
-	if (has_bias && (!in_body(e, f, c->arg_at[4], &bias) || !within_scores(e, f, c, 4, &scores))) return;
+	bool has_bias =
+	    bias.kind != V_number; /* a number added to all scores changes nothing */
+	if (has_bias &&
+	    (!in_body(e, f, c->arg_at[4], &bias) || !within_scores(e, f, c, 4, &scores)))
+		return;
 	if (has_bias && type_of(e, bias).dt == DT_bool) {
-		fe_error(e, f, c->arg_at[4], "a bias is added to the scores; a bool is a 'mask'");
+		fe_error(e, f, c->arg_at[4],
+			 "a bias is added to the scores; a bool is a 'mask'");
 		return;
 	}
 	bool drops = c->arg_node[7] != NULL;
@@ -287,8 +310,14 @@ op_attention(Elab *e, Frame *f, Call *c, Values *out)
 	if (band.has_hi) attrs[n++] = attr_make_int(AK_hi, (int64_t)band.hi);
 	if (mask.kind != V_number) attrs[n++] = attr_make_int(AK_mask, 1);
 	if (has_bias) attrs[n++] = attr_make_int(AK_bias, 1);
-	EmitArgs a = {.code = OP_attention, .in = in, .nin = nin, .attrs = attrs, .nattr = n, .dt = dt, .ncast = 3,
-	    .here = drops};
+	EmitArgs a = {.code = OP_attention,
+		      .in = in,
+		      .nin = nin,
+		      .attrs = attrs,
+		      .nattr = n,
+		      .dt = dt,
+		      .ncast = 3,
+		      .here = drops};
 	if (emit(e, f, c->at, &a, &r, 1)) {
 		out->n = 1;
 		out->v[0] = r;

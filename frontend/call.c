@@ -86,16 +86,18 @@ match_groups(Elab *e, Frame *f, Call *c, const char *sig, const char *shown)
 	sig += optional;
 	for (const Node *s = c->subs; s; s = s->next) {
 		if (s->kind != N_at) continue;
-		fe_error(e, f, s->at, "the brackets of '%s' hold axes; '%s' indexes a tensor", str(e, c->name),
-		    text_of(e, f, s->at));
+		fe_error(e, f, s->at, "the brackets of '%s' hold axes; '%s' indexes a tensor",
+			 str(e, c->name), text_of(e, f, s->at));
 		return false;
 	}
 	if (!c->subs) {
 		if (optional || !*sig) return true;
 		if (strchr(shown, '['))
-			fe_error(e, f, c->at, "'%s' needs its axes in brackets: %s", str(e, c->name), shown);
+			fe_error(e, f, c->at, "'%s' needs its axes in brackets: %s",
+				 str(e, c->name), shown);
 		else
-			fe_error(e, f, c->at, "'%s' needs its axes in brackets: %s[%s]", str(e, c->name), shown, pretty(e, sig));
+			fe_error(e, f, c->at, "'%s' needs its axes in brackets: %s[%s]",
+				 str(e, c->name), shown, pretty(e, sig));
 		return false;
 	}
 	if (!*sig) {
@@ -105,20 +107,22 @@ match_groups(Elab *e, Frame *f, Call *c, const char *sig, const char *shown)
 	if (!same_shape(shape(e, c->subs), sig)) {
 		Span at = {c->subs->at.lo, c->subs->last->at.hi};
 		if (strchr(shown, '['))
-			fe_error(e, f, c->at, "'%s' is declared as %s, but called with [%s]", str(e, c->name), shown,
-			    text_of(e, f, at));
+			fe_error(e, f, c->at, "'%s' is declared as %s, but called with [%s]",
+				 str(e, c->name), shown, text_of(e, f, at));
 		else
-			fe_error(e, f, c->at, "'%s' is %s[%s], but called with [%s]", str(e, c->name), shown, pretty(e, sig),
-			    text_of(e, f, at));
+			fe_error(e, f, c->at, "'%s' is %s[%s], but called with [%s]",
+				 str(e, c->name), shown, pretty(e, sig), text_of(e, f, at));
 		return false;
 	}
 	for (const Node *s = c->subs; s; s = s->next)
 		for (int side = 0; side < (s->kind == N_to ? 2 : 1); side++) {
 			if (c->ngroups == FE_MAX_GROUPS) {
-				fe_error(e, f, c->at, "more than %d groups of axes", FE_MAX_GROUPS);
+				fe_error(e, f, c->at, "more than %d groups of axes",
+					 FE_MAX_GROUPS);
 				return false;
 			}
-			if (!names_axes(e, f, side ? s->b : s->a, &c->group[c->ngroups++])) return false;
+			if (!names_axes(e, f, side ? s->b : s->a, &c->group[c->ngroups++]))
+				return false;
 		}
 	return true;
 }
@@ -146,20 +150,24 @@ match_args(Elab *e, Frame *f, Call *c, const Name *names, int n)
 	for (const Node *a = c->args; a; a = a->next) {
 		int i = a->name ? formal_index(names, n, a->name) : place++;
 		if (!a->name && named) {
-			fe_error(e, f, a->at, "an argument without a name after one with a name");
+			fe_error(e, f, a->at,
+				 "an argument without a name after one with a name");
 			return false;
 		}
 		if (!a->name && i >= n) {
-			fe_error(e, f, a->at, "'%s' takes %d argument%s, this is one more", str(e, c->name), n, n == 1 ? "" : "s");
+			fe_error(e, f, a->at, "'%s' takes %d argument%s, this is one more",
+				 str(e, c->name), n, n == 1 ? "" : "s");
 			return false;
 		}
 		if (i < 0) {
 			Name best = closest(e, a->name, names, (uint32_t)n);
 			if (best)
-				fe_error(e, f, a->name_at, "'%s' has no argument '%s'; did you mean '%s'?", str(e, c->name),
-				    str(e, a->name), str(e, best));
+				fe_error(e, f, a->name_at,
+					 "'%s' has no argument '%s'; did you mean '%s'?",
+					 str(e, c->name), str(e, a->name), str(e, best));
 			else
-				fe_error(e, f, a->name_at, "'%s' has no argument '%s'", str(e, c->name), str(e, a->name));
+				fe_error(e, f, a->name_at, "'%s' has no argument '%s'",
+					 str(e, c->name), str(e, a->name));
 			return false;
 		}
 		if (c->arg_node[i]) {
@@ -184,12 +192,13 @@ bind_formals(Elab *e, Frame *f, Call *c, const Formal *formals, int n)
 		if (c->arg_node[i]) {
 			c->arg[i] = eval(e, f, c->arg_node[i]);
 		} else if (formals[i].kind == F_required) {
-			fe_error(e, f, c->at, "'%s' lacks its argument '%s'", str(e, c->name), formals[i].name);
+			fe_error(e, f, c->at, "'%s' lacks its argument '%s'", str(e, c->name),
+				 formals[i].name);
 			return false;
 		} else {
 			c->arg[i] = formals[i].kind == F_computed ? poison()
-			    : formals[i].kind == F_bool           ? boolean(formals[i].value != 0)
-								  : number(formals[i].value);
+				    : formals[i].kind == F_bool ? boolean(formals[i].value != 0)
+								: number(formals[i].value);
 		}
 	}
 	return true;
@@ -203,7 +212,8 @@ call_prepare(Elab *e, Frame *f, Call *c, Sym *sym)
 	int n = 0;
 	for (const Node *a = decl->b; a; a = a->next) {
 		if (n == FE_MAX_ARGS) {
-			fe_error(e, f, c->at, "'%s' has more than %d arguments", str(e, c->name), FE_MAX_ARGS);
+			fe_error(e, f, c->at, "'%s' has more than %d arguments",
+				 str(e, c->name), FE_MAX_ARGS);
 			return false;
 		}
 		names[n++] = a->name;
@@ -213,10 +223,13 @@ call_prepare(Elab *e, Frame *f, Call *c, Sym *sym)
 	n = 0;
 	for (const Node *a = decl->b; a; a = a->next, n++) {
 		if (!c->arg_node[n] && !a->a) {
-			bool told = fe_error(e, f, c->at, "'%s' lacks its argument '%s'", str(e, c->name), str(e, a->name));
+			bool told = fe_error(e, f, c->at, "'%s' lacks its argument '%s'",
+					     str(e, c->name), str(e, a->name));
 			if (told && sym->at.hi && scope_find(&e->user.top, sym->name) == sym)
-				diag_note(e->ctx->diag, diag_loc(e->ctx->diag, e->user.file, sym->at.lo, sym->at.hi),
-				    "'%s' is declared here", str(e, c->name));
+				diag_note(e->ctx->diag,
+					  diag_loc(e->ctx->diag, e->user.file, sym->at.lo,
+						   sym->at.hi),
+					  "'%s' is declared here", str(e, c->name));
 			return false;
 		}
 		if (c->arg_node[n]) c->arg[n] = eval(e, f, c->arg_node[n]);
@@ -239,8 +252,10 @@ call_bind(Elab *e, Frame *caller, Frame *callee, Call *c, Sym *sym)
 	for (const Node *s = decl->a; s; s = s->next)
 		for (int side = 0; side < (s->kind == N_to ? 2 : 1); side++) {
 			const Node *name = side ? s->b : s->a;
-			if (!may_declare(e, callee, name->name, name->at, SY_axis)) return false;
-			scope_add(e, &callee->local, name->name, SY_axis, name->at)->axes = c->group[k++];
+			if (!may_declare(e, callee, name->name, name->at, SY_axis))
+				return false;
+			scope_add(e, &callee->local, name->name, SY_axis, name->at)->axes =
+			    c->group[k++];
 		}
 	k = 0;
 	for (const Node *a = decl->b; a; a = a->next, k++) {
@@ -249,7 +264,8 @@ call_bind(Elab *e, Frame *caller, Frame *callee, Call *c, Sym *sym)
 		if (!may_declare(e, callee, a->name, a->name_at, SY_value)) return false;
 		Sym *s = scope_add(e, &callee->local, a->name, SY_value, a->name_at);
 		s->value = v;
-		if (v.kind == V_tensor && decl->kind == N_layer) map_put(e->arena, &e->hint, v.v.i, a->name);
+		if (v.kind == V_tensor && decl->kind == N_layer)
+			map_put(e->arena, &e->hint, v.v.i, a->name);
 	}
 	return true;
 }
@@ -268,7 +284,8 @@ static bool
 brace(Elab *e, Frame *f, Span at, Name name, Buf *b)
 {
 	Sym *s = lookup(f, name);
-	if (s && s->kind == SY_axis && s->axes.n == 1 && f->per.i && s->axes.a[0].i == f->per.i) {
+	if (s && s->kind == SY_axis && s->axes.n == 1 && f->per.i &&
+	    s->axes.a[0].i == f->per.i) {
 		buf_printf(b, "{%s}", ir_axis_str(e->m, f->per));
 		return true;
 	}
@@ -278,11 +295,14 @@ brace(Elab *e, Frame *f, Span at, Name name, Buf *b)
 		return true;
 	}
 	if (!s)
-		fe_error(e, f, at, "there is no number '%s' to put into this name", str(e, name));
+		fe_error(e, f, at, "there is no number '%s' to put into this name",
+			 str(e, name));
 	else if (s->kind == SY_axis)
-		fe_error(e, f, at, "'{%s}' names an axis; that is for calls 'per %s'", str(e, name), str(e, name));
+		fe_error(e, f, at, "'{%s}' names an axis; that is for calls 'per %s'",
+			 str(e, name), str(e, name));
 	else
-		fe_error(e, f, at, "'{%s}' in a name is a number, but '%s' is none", str(e, name), str(e, name));
+		fe_error(e, f, at, "'{%s}' in a name is a number, but '%s' is none",
+			 str(e, name), str(e, name));
 	return false;
 }
 
@@ -298,24 +318,31 @@ expand_name(Elab *e, Frame *f, Span at, Name text, Name *out)
 		if (ch == '{') {
 			size_t n = strcspn(s + 1, "{}");
 			if (s[1 + n] != '}' || !n) {
-				fe_error(e, f, at, "this '{' has no '}', or nothing in between");
+				fe_error(e, f, at,
+					 "this '{' has no '}', or nothing in between");
 				return false;
 			}
-			if (!brace(e, f, at, name_of_n(e->ctx->names, s + 1, n), &b)) return false;
+			if (!brace(e, f, at, name_of_n(e->ctx->names, s + 1, n), &b))
+				return false;
 			s += n + 1;
 			continue;
 		}
-		if (!(ch >= '0' && ch <= '9') && !((ch | 32) >= 'a' && (ch | 32) <= 'z') && !strchr("_.-/:", ch)) {
+		if (!(ch >= '0' && ch <= '9') && !((ch | 32) >= 'a' && (ch | 32) <= 'z') &&
+		    !strchr("_.-/:", ch)) {
 			if (ch > ' ' && ch < 127)
-				fe_error(e, f, at, "'%c' cannot stand in the name of a parameter", ch);
+				fe_error(e, f, at,
+					 "'%c' cannot stand in the name of a parameter", ch);
 			else
-				fe_error(e, f, at, "byte 0x%02x cannot stand in the name of a parameter", ch);
+				fe_error(e, f, at,
+					 "byte 0x%02x cannot stand in the name of a parameter",
+					 ch);
 			return false;
 		}
 		buf_putc(&b, (char)ch);
 	}
 	if (b.n > FE_MAX_NAME) {
-		fe_error(e, f, at, "the name of a parameter has more than %d characters", FE_MAX_NAME);
+		fe_error(e, f, at, "the name of a parameter has more than %d characters",
+			 FE_MAX_NAME);
 		return false;
 	}
 	*out = name_of(e->ctx->names, b.s);
@@ -336,11 +363,13 @@ call_per(Elab *e, Frame *f, const Call *c, Frame *callee)
 	AxisList axis;
 	if (!names_axes(e, f, &name, &axis)) return false;
 	if (axis.n != 1) {
-		fe_error(e, f, name.at, "'per' takes one axis, '%s' stands for %d", str(e, name.name), axis.n);
+		fe_error(e, f, name.at, "'per' takes one axis, '%s' stands for %d",
+			 str(e, name.name), axis.n);
 		return false;
 	}
 	if (f->per.i) {
-		fe_error(e, f, name.at, "'per %s' inside 'per %s'", ir_axis_str(e->m, axis.a[0]), ir_axis_str(e->m, f->per));
+		fe_error(e, f, name.at, "'per %s' inside 'per %s'",
+			 ir_axis_str(e->m, axis.a[0]), ir_axis_str(e->m, f->per));
 		return false;
 	}
 	callee->per = axis.a[0];
@@ -358,7 +387,8 @@ call_def(Elab *e, Frame *f, Call *c, Sym *sym, Name bound_to, Values *out)
 	out->n = 1;
 	out->v[0] = poison();
 	if (sym->seen_call) {
-		fe_error(e, f, c->at, "'%s' calls itself; GDL has no recursion", str(e, c->name));
+		fe_error(e, f, c->at, "'%s' calls itself; GDL has no recursion",
+			 str(e, c->name));
 		return;
 	}
 	if (f->depth >= FE_MAX_CALLS) {
@@ -373,7 +403,8 @@ call_def(Elab *e, Frame *f, Call *c, Sym *sym, Name bound_to, Values *out)
 	}
 	callee.path = join_path(e, f->path, part);
 	if (strlen(str(e, callee.path)) > FE_MAX_NAME) {
-		fe_error(e, f, c->at, "the path of a parameter has more than %d characters", FE_MAX_NAME);
+		fe_error(e, f, c->at, "the path of a parameter has more than %d characters",
+			 FE_MAX_NAME);
 		return;
 	}
 	sym->seen_call = true;

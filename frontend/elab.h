@@ -22,8 +22,10 @@ enum {
 	FE_MAX_STEPS = 1 << 20, /* expressions and statements evaluated in one compilation */
 	FE_MAX_CALLS = 64,      /* functions inside functions */
 	FE_MAX_NAME = 1000,     /* characters of a parameter's name */
-	FE_MAX_VALUES = 16,     /* results of one call */
-	FE_MAX_ARGS = 32,
+	FE_MAX_NEST =
+	    700, /* expressions, blocks and calls inside each other: bounds the stack */
+	FE_MAX_VALUES = 8, /* results of one call */
+	FE_MAX_ARGS = 16,
 	FE_MAX_GROUPS = 8,
 	FE_MAX_TURNS = 1 << 16, /* of one loop */
 	FE_MAX_AXES = 1 << 14,  /* of a module */
@@ -71,16 +73,24 @@ typedef struct Values {
 } Values;
 
 /* ---- symbols (scope.c) ---- */
-typedef enum SymKind { SY_gone, SY_axis, SY_value, SY_input, SY_param, SY_def, SY_layer } SymKind;
+typedef enum SymKind {
+	SY_gone,
+	SY_axis,
+	SY_value,
+	SY_input,
+	SY_param,
+	SY_def,
+	SY_layer
+} SymKind;
 
 typedef struct Sym {
 	Name name;
 	SymKind kind;
-	bool poison;    /* its declaration is in error */
-	Span at;        /* of its name where it was declared or bound last */
-	AxisList axes;  /* SY_axis: the group */
-	Value value;    /* SY_value */
-	uint32_t index; /* SY_input: Module.inputs; SY_param: Elab.shared */
+	bool poison;      /* its declaration is in error */
+	Span at;          /* of its name where it was declared or bound last */
+	AxisList axes;    /* SY_axis: the group */
+	Value value;      /* SY_value */
+	uint32_t index;   /* SY_input: Module.inputs; SY_param: Elab.shared */
 	const Node *node; /* SY_def, SY_layer */
 	bool seen_call;   /* SY_def: being elaborated */
 } Sym;
@@ -105,12 +115,12 @@ typedef struct Frame Frame;
 struct Frame {
 	Frame *caller; /* NULL: the top of a source */
 	Source *src;
-	Scope local;   /* unused at the top: Source.top is it */
+	Scope local;      /* unused at the top: Source.top is it */
 	const Node *decl; /* the def, layer or forward */
 	const char *what; /* "def", "layer", "forward", "top" */
-	Loc call;      /* the user's call that led into the prelude; line 0 in the user's text */
-	Name path;     /* prefix of its parameters inside the instance */
-	Axis per;      /* `per expert` */
+	Loc call;  /* the user's call that led into the prelude; line 0 in the user's text */
+	Name path; /* prefix of its parameters inside the instance */
+	Axis per;  /* `per expert` */
 	bool per_index;
 	Value per_at;
 	int depth;
@@ -181,6 +191,7 @@ typedef struct Elab {
 	const Node *model_item, *forward, *train;
 	bool *set_used;
 	uint32_t steps;
+	int nest;
 	bool over; /* a limit was hit: everything is poison from here */
 	Loc *told; /* places complained about */
 	uint32_t ntold, ctold;
@@ -218,22 +229,26 @@ typedef struct Elab {
 
 /* ---- scope.c: symbols, errors ---- */
 Scope *frame_scope(Frame *f);
-Sym *scope_find(const Scope *s, Name name);            /* NULL */
+Sym *scope_find(const Scope *s, Name name); /* NULL */
 Sym *scope_add(Elab *e, Scope *s, Name name, SymKind k, Span at);
-Sym *lookup(Frame *f, Name name);                      /* local, then the top of its source; NULL */
-Loc loc_of(const Elab *e, const Frame *f, Span at);    /* in the user's text: a prelude place is the call that led there */
+Sym *lookup(Frame *f, Name name); /* local, then the top of its source; NULL */
+Loc loc_of(const Elab *e, const Frame *f,
+	   Span at); /* in the user's text: a prelude place is the call that led there */
 /* False: this place has been complained about before; then no note must follow. */
 bool fe_error(Elab *e, const Frame *f, Span at, const char *fmt, ...) GV_PRINTF(4, 5);
 void fe_note(Elab *e, const Frame *f, Span at, const char *fmt, ...) GV_PRINTF(4, 5);
-void fe_unknown(Elab *e, const Frame *f, Span at, Name name, bool function); /* "no such name", "did you mean" */
-Name closest(Elab *e, Name name, const Name *candidates, uint32_t n);       /* 0: none is near */
-const char *text_of(const Elab *e, const Frame *f, Span at);                /* of the source, on one line */
+void fe_unknown(Elab *e, const Frame *f, Span at, Name name,
+		bool function); /* "no such name", "did you mean" */
+Name closest(Elab *e, Name name, const Name *candidates, uint32_t n); /* 0: none is near */
+const char *text_of(const Elab *e, const Frame *f, Span at); /* of the source, on one line */
 const char *str(const Elab *e, Name n);
-const char *axes_text(const Elab *e, const AxisList *l); /* "batch seq" */
+const char *axes_text(const Elab *e, const AxisList *l);  /* "batch seq" */
 const char *type_axes_text(const Elab *e, const Type *t); /* "[batch seq]" */
 const char *num_text(const Elab *e, double x);
 /* A declaration of `name` here: may it be? Reports if not. */
 bool may_declare(Elab *e, Frame *f, Name name, Span at, SymKind k);
+/* Goes one level deeper; false when that is too deep. */
+bool nest(Elab *e, const Frame *f, Span at);
 /* Counts one step of work; false when the compilation is to stop. */
 bool step(Elab *e, const Frame *f, Span at);
 
@@ -246,15 +261,18 @@ Value number_binary(Elab *e, Frame *f, const Node *n, Value x, Value y);
 /* Elementwise function of a number; `name` for messages. */
 Value number_function(Elab *e, Frame *f, Span at, OpCode code, double x);
 /* A whole number in lo..hi, for extents, bounds and the like: *out. Reports what it is instead. */
-bool whole_number(Elab *e, Frame *f, const Node *n, Value v, const char *what, double lo, double hi, double *out);
+bool whole_number(Elab *e, Frame *f, const Node *n, Value v, const char *what, double lo,
+		  double hi, double *out);
 bool any_number(Elab *e, Frame *f, Span at, Value v, const char *what, double *out);
 
 /* ---- value.c: tensors ---- */
 const Body *body_of(const Elab *e, Value v);
 Type type_of(const Elab *e, Value v); /* V_tensor, V_const; a number's: no axes */
 bool is_tensor(Value v);              /* V_tensor or V_const */
-bool in_body(Elab *e, Frame *f, Span at, Value *v); /* a V_ref cannot be computed with: reports */
-Value tensor_value(const Elab *e, Val v, bool konst); /* with what is known of its range from its type only */
+bool in_body(Elab *e, Frame *f, Span at,
+	     Value *v); /* a V_ref cannot be computed with: reports */
+Value tensor_value(const Elab *e, Val v,
+		   bool konst); /* with what is known of its range from its type only */
 
 typedef struct EmitArgs {
 	OpCode code;
@@ -262,7 +280,7 @@ typedef struct EmitArgs {
 	int nin;
 	const Attr *attrs;
 	int nattr;
-	DType dt;         /* cast operands in[0..ncast) to it; DT_none: leave */
+	DType dt; /* cast operands in[0..ncast) to it; DT_none: leave */
 	int ncast;
 	const Type *want; /* order of axes of the first result; NULL */
 	bool here;        /* never in the const body */
@@ -272,9 +290,9 @@ bool emit(Elab *e, Frame *f, Span at, const EmitArgs *a, Value *out, int nout);
 Value emit1(Elab *e, Frame *f, Span at, OpCode code, Value x);
 Value emit2(Elab *e, Frame *f, Span at, OpCode code, Value x, Value y, DType dt);
 Value cast(Elab *e, Frame *f, Span at, Value x, DType dt);
-Value constant(Elab *e, double x, DType dt); /* a number as V_const without axes */
-Val localise(Elab *e, Value v, Loc at);      /* a V_const as a value of the body */
-uint32_t const_slot(Elab *e, Val v);         /* slot of the module's constant */
+Value constant(Elab *e, double x, DType dt);            /* a number as V_const without axes */
+Val localise(Elab *e, Value v, Loc at);                 /* a V_const as a value of the body */
+uint32_t const_slot(Elab *e, Val v);                    /* slot of the module's constant */
 DType float_type(const Elab *e, const Value *v, int n); /* in which operands meet */
 void set_bounds(Value *v, double lo, double hi);
 void forget_bounds(Value *v);
@@ -290,9 +308,11 @@ bool affine_of(const Elab *e, Val konst, Affine *out);
 /* `given`: the indices, evaluated before; NULL: evaluate them. */
 Value index_tensor(Elab *e, Frame *f, const Node *subs, Span at, Value x, const Value *given);
 /* Gathers along axes[k] at idx[k], as slices and rolls where it can be. */
-Value index_at(Elab *e, Frame *f, Span at, Value x, const AxisList *axes, const Value *idx, const Span *idx_at);
+Value index_at(Elab *e, Frame *f, Span at, Value x, const AxisList *axes, const Value *idx,
+	       const Span *idx_at);
 Value rename_axis(Elab *e, Frame *f, Span at, Value x, Axis from, Axis to);
-bool names_axes(Elab *e, Frame *f, const Node *names, AxisList *out); /* groups expanded; reports what is no axis */
+bool names_axes(Elab *e, Frame *f, const Node *names,
+		AxisList *out); /* groups expanded; reports what is no axis */
 
 /* ---- call.c ---- */
 typedef struct Call {
@@ -342,7 +362,8 @@ bool rate_number(Elab *e, Frame *f, Span at, Value v, double *out);
 Value unary(Elab *e, Frame *f, const Node *n, Value x);
 Value binary(Elab *e, Frame *f, const Node *n, Value x, Value y);
 Value arithmetic(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y);
-bool need_axes(Elab *e, Frame *f, const Call *c, int arg, const char *verb, const AxisList *axes);
+bool need_axes(Elab *e, Frame *f, const Call *c, int arg, const char *verb,
+	       const AxisList *axes);
 
 /* ---- stmt.c ---- */
 Value eval(Elab *e, Frame *f, const Node *n);
@@ -357,7 +378,8 @@ void check_results(Elab *e, Frame *f);
 /* ---- param.c ---- */
 void declare_param(Elab *e, Frame *f, const Node *n);
 Value read_shared(Elab *e, Frame *f, Span at, uint32_t shared);
-void finish_params(Elab *e, const uint32_t *user); /* user: 1 + first instance that reads it, by param */
+void finish_params(Elab *e,
+		   const uint32_t *user); /* user: 1 + first instance that reads it, by param */
 Value make_init(InitKind k, double a, double b);
 
 /* ---- layer.c ---- */

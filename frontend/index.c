@@ -56,17 +56,21 @@ affine(const Elab *e, Val v, Affine *out, int depth)
 		*out = (Affine){.n = 1, .a = {attr_axis(op, AK_axis)}, .c = {1}};
 		return true;
 	case OP_cast: /* of an integer to a float is exact */
-		return val_type(&e->konst, op->in[0])->dt == DT_i32 && affine(e, op->in[0], out, depth + 1);
+		return val_type(&e->konst, op->in[0])->dt == DT_i32 &&
+		       affine(e, op->in[0], out, depth + 1);
 	case OP_neg:
 		if (!affine(e, op->in[0], out, depth + 1)) return false;
 		affine_scale(out, -1);
 		return true;
 	case OP_add:
 	case OP_sub:
-		return affine(e, op->in[0], out, depth + 1) && affine(e, op->in[1], &y, depth + 1) &&
-		    affine_add(out, &y, op->code == OP_add ? 1 : -1);
+		return affine(e, op->in[0], out, depth + 1) &&
+		       affine(e, op->in[1], &y, depth + 1) &&
+		       affine_add(out, &y, op->code == OP_add ? 1 : -1);
 	case OP_mul:
-		if (!affine(e, op->in[0], out, depth + 1) || !affine(e, op->in[1], &y, depth + 1)) return false;
+		if (!affine(e, op->in[0], out, depth + 1) ||
+		    !affine(e, op->in[1], &y, depth + 1))
+			return false;
 		if (out->n && y.n) return false;
 		if (y.n) {
 			Affine t = y;
@@ -91,8 +95,11 @@ is_roll(const Elab *e, Value idx, int64_t n, Axis *b, int64_t *shift)
 {
 	Affine x, m;
 	const Op *op = idx.kind == V_const ? val_op(&e->konst, idx.v) : NULL;
-	if (!op || op->code != OP_mod || !affine_of(e, op->in[0], &x) || !affine_of(e, op->in[1], &m)) return false;
-	if (m.n || m.c0 != (double)n || x.n != 1 || x.c[0] != 1 || !is_whole(x.c0)) return false;
+	if (!op || op->code != OP_mod || !affine_of(e, op->in[0], &x) ||
+	    !affine_of(e, op->in[1], &m))
+		return false;
+	if (m.n || m.c0 != (double)n || x.n != 1 || x.c[0] != 1 || !is_whole(x.c0))
+		return false;
 	if (ir_extent(e->m, x.a[0]) != n) return false;
 	*b = x.a[0];
 	*shift = (int64_t)(x.c0 - (double)n * floor(x.c0 / (double)n));
@@ -107,7 +114,9 @@ view(Elab *e, Frame *f, Span at, Value x, const AxisList *from, const AxisList *
 	Value r;
 	Attr attrs[2] = {attr_make_axes(AK_from, from), attr_make_axes(AK_to, to)};
 	if (from->n == 1 && to->n == 1 && from->a[0].i == to->a[0].i) return x;
-	if (!emit(e, f, at, &(EmitArgs){.code = OP_view, .in = &x, .nin = 1, .attrs = attrs, .nattr = 2}, &r, 1))
+	if (!emit(e, f, at,
+		  &(EmitArgs){.code = OP_view, .in = &x, .nin = 1, .attrs = attrs, .nattr = 2},
+		  &r, 1))
 		return poison();
 	r.range = x.range;
 	set_bounds(&r, x.lo, x.hi);
@@ -139,7 +148,8 @@ names_axes(Elab *e, Frame *f, const Node *names, AxisList *out)
 		if (s->poison) return false;
 		for (int i = 0; i < s->axes.n; i++) {
 			if (axes_has(out, s->axes.a[i])) {
-				fe_error(e, f, n->at, "axis '%s' stands here twice", ir_axis_str(e->m, s->axes.a[i]));
+				fe_error(e, f, n->at, "axis '%s' stands here twice",
+					 ir_axis_str(e->m, s->axes.a[i]));
 				return false;
 			}
 			if (!axes_add(out, s->axes.a[i])) {
@@ -181,7 +191,8 @@ in_type(const Elab *e, Value x, Axis a)
 
 /* Both sides of every `from -> to`, checked against x. */
 static bool
-read_views(Elab *e, Frame *f, const Node *subs, Value x, AxisList *from, AxisList *to, const Node **node, int *n)
+read_views(Elab *e, Frame *f, const Node *subs, Value x, AxisList *from, AxisList *to,
+	   const Node **node, int *n)
 {
 	AxisList all = {0};
 	Type t = type_of(e, x);
@@ -197,26 +208,27 @@ read_views(Elab *e, Frame *f, const Node *subs, Value x, AxisList *from, AxisLis
 		for (int i = 0; i < a->n; i++) {
 			if (type_find(&t, a->a[i]) < 0 || axes_has(&all, a->a[i])) {
 				fe_error(e, f, s->at, "there is no axis '%s' to rename in %s",
-				    ir_axis_str(e->m, a->a[i]), type_axes_text(e, &t));
+					 ir_axis_str(e->m, a->a[i]), type_axes_text(e, &t));
 				return false;
 			}
 			axes_add(&all, a->a[i]);
 		}
 		if (product(e, a) != product(e, b)) {
-			fe_error(e, f, s->at, "'%s' is %s, but '%s' is %s", axes_text(e, a), extents_text(e, a),
-			    axes_text(e, b), extents_text(e, b));
+			fe_error(e, f, s->at, "'%s' is %s, but '%s' is %s", axes_text(e, a),
+				 extents_text(e, a), axes_text(e, b), extents_text(e, b));
 			return false;
 		}
 		node[(*n)++] = s;
 	}
 	for (int k = 0; k < *n; k++)
 		for (int i = 0; i < to[k].n; i++) {
-			bool twice = type_find(&t, to[k].a[i]) >= 0 && !axes_has(&all, to[k].a[i]);
+			bool twice =
+			    type_find(&t, to[k].a[i]) >= 0 && !axes_has(&all, to[k].a[i]);
 			for (int j = 0; j < k; j++)
 				twice = twice || axes_has(&to[j], to[k].a[i]);
 			if (!twice) continue;
-			fe_error(e, f, node[k]->at, "%s has the axis '%s' already", type_axes_text(e, &t),
-			    ir_axis_str(e->m, to[k].a[i]));
+			fe_error(e, f, node[k]->at, "%s has the axis '%s' already",
+				 type_axes_text(e, &t), ir_axis_str(e->m, to[k].a[i]));
 			return false;
 		}
 	return true;
@@ -233,21 +245,26 @@ index_views(Elab *e, Frame *f, const Node *subs, Span at, Value x)
 	for (int k = 0; k < n; k++)
 		for (int i = 0; i < from[k].n; i++) {
 			Axis a = from[k].a[i];
-			bool taken = false, same = from[k].n == 1 && to[k].n == 1 && to[k].a[0].i == a.i;
+			bool taken = false,
+			     same = from[k].n == 1 && to[k].n == 1 && to[k].a[0].i == a.i;
 			for (int j = 0; j < n; j++)
 				taken = taken || axes_has(&to[j], a);
 			if (!taken || same) continue;
 			const Node *decl = node[k]->a;
 			for (int j = 0; j < i && decl->next; j++)
 				decl = decl->next;
-			Axis aside = own_axis(e, decl, "aside", ir_extent(e->m, a), loc_of(e, f, at));
+			Axis aside =
+			    own_axis(e, decl, "aside", ir_extent(e->m, a), loc_of(e, f, at));
 			if (!aside.i) return poison();
 			x = rename_axis(e, f, at, x, a, aside);
 			from[k].a[i] = aside;
 		}
 	for (int k = 0; k < n && x.kind != V_poison; k++) {
 		if (from[k].n > 1 && to[k].n > 1) {
-			AxisList flat = {1, {own_axis(e, node[k], "flat", (int64_t)product(e, &from[k]), loc_of(e, f, at))}};
+			AxisList flat = {
+			    1,
+			    {own_axis(e, node[k], "flat", (int64_t)product(e, &from[k]),
+				      loc_of(e, f, at))}};
 			if (!flat.a[0].i) return poison();
 			x = view(e, f, node[k]->at, x, &from[k], &flat);
 			from[k] = flat;
@@ -270,20 +287,26 @@ in_range(Elab *e, Frame *f, Span at, Axis a, Value idx)
 	if (idx.range.i == a.i) return true;
 	if (dt != DT_i32 || idx.is_bool) {
 		fe_error(e, f, at, "the index along '%s' is %s, not a whole number", name,
-		    dt == DT_bool ? "bool" : idx.kind == V_number ? num_text(e, idx.num) : "float");
+			 dt == DT_bool          ? "bool"
+			 : idx.kind == V_number ? num_text(e, idx.num)
+						: "float");
 	} else if (idx.lo >= 0 && idx.hi <= last) {
 		return true;
 	} else if (idx.kind == V_number) {
-		fe_error(e, f, at, "the index along '%s' is %s, but the axis runs from 0 to %s", name,
-		    num_text(e, idx.num), num_text(e, last));
+		fe_error(e, f, at, "the index along '%s' is %s, but the axis runs from 0 to %s",
+			 name, num_text(e, idx.num), num_text(e, last));
 	} else if (!isfinite(idx.lo) || !isfinite(idx.hi)) {
-		fe_error(e, f, at, "nothing bounds the index along '%s'; it must be of type 'index %s'", name, name);
+		fe_error(e, f, at,
+			 "nothing bounds the index along '%s'; it must be of type 'index %s'",
+			 name, name);
 	} else if (idx.lo < 0) {
-		fe_error(e, f, at, "the index along '%s' runs from %s to %s, but the axis begins at 0", name,
-		    num_text(e, idx.lo), num_text(e, idx.hi));
+		fe_error(e, f, at,
+			 "the index along '%s' runs from %s to %s, but the axis begins at 0",
+			 name, num_text(e, idx.lo), num_text(e, idx.hi));
 	} else {
-		fe_error(e, f, at, "the index along '%s' runs from %s to %s, but the axis ends at %s", name,
-		    num_text(e, idx.lo), num_text(e, idx.hi), num_text(e, last));
+		fe_error(e, f, at,
+			 "the index along '%s' runs from %s to %s, but the axis ends at %s",
+			 name, num_text(e, idx.lo), num_text(e, idx.hi), num_text(e, last));
 	}
 	return false;
 }
@@ -301,7 +324,9 @@ slice(Elab *e, Frame *f, Span at, Value x, Axis a, Axis b, int64_t start, int64_
 	if (b.i) attrs[n++] = attr_make_axes(AK_to, &(AxisList){1, {b}});
 	attrs[n++] = attr_make_int(AK_start, start);
 	attrs[n++] = attr_make_int(AK_step, by);
-	if (!emit(e, f, at, &(EmitArgs){.code = OP_slice, .in = &x, .nin = 1, .attrs = attrs, .nattr = n}, &r, 1))
+	if (!emit(e, f, at,
+		  &(EmitArgs){.code = OP_slice, .in = &x, .nin = 1, .attrs = attrs, .nattr = n},
+		  &r, 1))
 		return poison();
 	r.range = x.range;
 	set_bounds(&r, x.lo, x.hi);
@@ -323,9 +348,16 @@ index_view(Elab *e, Frame *f, Span at, Value *x, Axis a, Value idx, const AxisLi
 	if (is_roll(e, idx, ir_extent(e->m, a), &b, &shift)) {
 		if (b.i != a.i && (in_type(e, *x, b) || axes_has(others, b))) return false;
 		if (shift) {
-			Attr attrs[2] = {attr_make_axis(AK_axis, a), attr_make_int(AK_shift, shift)};
+			Attr attrs[2] = {attr_make_axis(AK_axis, a),
+					 attr_make_int(AK_shift, shift)};
 			Value r, in = *x;
-			emit(e, f, at, &(EmitArgs){.code = OP_roll, .in = &in, .nin = 1, .attrs = attrs, .nattr = 2}, &r, 1);
+			emit(e, f, at,
+			     &(EmitArgs){.code = OP_roll,
+					 .in = &in,
+					 .nin = 1,
+					 .attrs = attrs,
+					 .nattr = 2},
+			     &r, 1);
 			if (r.kind != V_poison) {
 				r.range = x->range;
 				set_bounds(&r, x->lo, x->hi);
@@ -345,7 +377,8 @@ index_view(Elab *e, Frame *f, Span at, Value *x, Axis a, Value idx, const AxisLi
 }
 
 Value
-index_at(Elab *e, Frame *f, Span at, Value x, const AxisList *axes, const Value *idx, const Span *idx_at)
+index_at(Elab *e, Frame *f, Span at, Value x, const AxisList *axes, const Value *idx,
+	 const Span *idx_at)
 {
 	Value in[1 + MAX_AXES], r;
 	AxisList left = {0};
@@ -370,12 +403,16 @@ index_at(Elab *e, Frame *f, Span at, Value x, const AxisList *axes, const Value 
 	}
 	if (!left.n) return x;
 	if (nin > op_info[OP_gather].max_in) {
-		fe_error(e, f, at, "more than %d indices at once", op_info[OP_gather].max_in - 1);
+		fe_error(e, f, at, "more than %d indices at once",
+			 op_info[OP_gather].max_in - 1);
 		return poison();
 	}
 	in[0] = x;
 	Attr along = attr_make_axes(AK_axes, &left);
-	if (!emit(e, f, at, &(EmitArgs){.code = OP_gather, .in = in, .nin = nin, .attrs = &along, .nattr = 1}, &r, 1))
+	if (!emit(e, f, at,
+		  &(EmitArgs){
+		      .code = OP_gather, .in = in, .nin = nin, .attrs = &along, .nattr = 1},
+		  &r, 1))
 		return poison();
 	r.range = x.range;
 	set_bounds(&r, x.lo, x.hi);
@@ -391,21 +428,24 @@ index_tensor(Elab *e, Frame *f, const Node *subs, Span at, Value x, const Value 
 	Type t = type_of(e, x);
 	for (const Node *s = subs; s; s = s->next) {
 		if (s->kind == N_axes) {
-			fe_error(e, f, s->at, "a tensor is indexed as t[a: i] or viewed as t[a -> b]; '%s' is neither",
-			    text_of(e, f, s->at));
+			fe_error(e, f, s->at,
+				 "a tensor is indexed as t[a: i] or viewed as t[a -> b]; '%s' "
+				 "is neither",
+				 text_of(e, f, s->at));
 			return poison();
 		}
 		if (s->kind != N_at) continue;
 		Node name = {.kind = N_name, .name = s->name, .at = s->name_at};
 		if (!names_axes(e, f, &name, &one)) return poison();
 		if (one.n != 1) {
-			fe_error(e, f, s->name_at, "'%s' stands for %d axes; an index goes along one", str(e, s->name),
-			    one.n);
+			fe_error(e, f, s->name_at,
+				 "'%s' stands for %d axes; an index goes along one",
+				 str(e, s->name), one.n);
 			return poison();
 		}
 		if (type_find(&t, one.a[0]) < 0 || axes_has(&axes, one.a[0])) {
-			fe_error(e, f, s->name_at, "there is no axis '%s' to index in %s", str(e, s->name),
-			    type_axes_text(e, &t));
+			fe_error(e, f, s->name_at, "there is no axis '%s' to index in %s",
+				 str(e, s->name), type_axes_text(e, &t));
 			return poison();
 		}
 		Value i = given ? *given++ : eval(e, f, s->a);

@@ -40,7 +40,9 @@ read_input(Elab *e, Frame *f, Span at, uint32_t input)
 	Ref ref = {REF_input, input, 0};
 	if (!e->body_open) {
 		if (!f->caller) {
-			fe_error(e, f, at, "'%s' is an input; inputs are read in layers and 'forward'", str(e, in->name));
+			fe_error(e, f, at,
+				 "'%s' is an input; inputs are read in layers and 'forward'",
+				 str(e, in->name));
 			return poison();
 		}
 		ValueRef *r = NEW(e->arena, ValueRef);
@@ -63,11 +65,14 @@ read_ref(Elab *e, Span at, const ValueRef *r)
 {
 	if (r->base) {
 		Value x = read_ref(e, at, r->base);
-		return x.kind == V_poison ? x : index_tensor(e, r->frame, r->subs, r->at, x, r->given);
+		return x.kind == V_poison
+			   ? x
+			   : index_tensor(e, r->frame, r->subs, r->at, x, r->given);
 	}
 	Value v = add_arg(e, &e->top, at, r->ref, r->type, 0);
 	if (v.kind == V_poison) return v;
-	if (r->ref.kind == REF_input) return input_value(e, &e->top, at, v, &e->m->inputs[r->ref.i]);
+	if (r->ref.kind == REF_input)
+		return input_value(e, &e->top, at, v, &e->m->inputs[r->ref.i]);
 	v.range = r->value.range;
 	set_bounds(&v, r->value.lo, r->value.hi);
 	return v;
@@ -110,11 +115,14 @@ static void
 close_body(Elab *e)
 {
 	Body *b = &e->body;
-	uint32_t *arg = NEW_N(e->arena, uint32_t, e->nargs + 1), *weight = NEW_N(e->arena, uint32_t, e->nweights + 1), n = 0;
+	uint32_t *arg = NEW_N(e->arena, uint32_t, e->nargs + 1),
+		 *weight = NEW_N(e->arena, uint32_t, e->nweights + 1), n = 0;
 	for (uint32_t v = 1; v < b->nvals; v++) {
 		Name hint = map_get(&e->hint, v);
 		const Op *op = val_op(b, (Val){v});
-		if (hint || op) b->vals[v].name = hint ? hint : name_of(e->ctx->names, op_info[op->code].text);
+		if (hint || op)
+			b->vals[v].name =
+			    hint ? hint : name_of(e->ctx->names, op_info[op->code].text);
 	}
 	body_dce(e->m, b);
 	name_values(e, b);
@@ -148,8 +156,10 @@ same_weights(const Elab *e, const LayerType *t, const Instance *first)
 {
 	if (t->nweights != e->nweights) return false;
 	for (uint32_t i = 0; i < t->nweights; i++) {
-		const Param *p = &e->m->params[first->params[i]], *q = &e->m->params[e->weights[i].param];
-		if (!type_equal(&p->type, &q->type) || p->decay != q->decay || p->lr != q->lr) return false;
+		const Param *p = &e->m->params[first->params[i]],
+			    *q = &e->m->params[e->weights[i].param];
+		if (!type_equal(&p->type, &q->type) || p->decay != q->decay || p->lr != q->lr)
+			return false;
 	}
 	return true;
 }
@@ -165,17 +175,20 @@ layer_type(Elab *e, Name layer, int nouts)
 		if (e->made[i].layer != layer) continue;
 		same++;
 		if (t->nargs == e->nargs && t->nouts == nouts && t->nrates == e->nrates &&
-		    same_weights(e, t, &m->insts[e->made[i].inst]) && ir_body_equal(m, &m->bodies[t->body[BK_F]], &e->body))
+		    same_weights(e, t, &m->insts[e->made[i].inst]) &&
+		    ir_body_equal(m, &m->bodies[t->body[BK_F]], &e->body))
 			return i;
 	}
-	LayerType t = {.name = same ? name_fmt(m->names, "%s.%u", str(e, layer), same + 1) : layer,
-	    .nargs = (uint16_t)e->nargs,
-	    .nouts = (uint16_t)nouts,
-	    .nrates = (uint16_t)e->nrates,
-	    .nweights = e->nweights,
-	    .weights = NEW_N(m->arena, TypeWeight, e->nweights + 1)};
+	LayerType t = {.name =
+			   same ? name_fmt(m->names, "%s.%u", str(e, layer), same + 1) : layer,
+		       .nargs = (uint16_t)e->nargs,
+		       .nouts = (uint16_t)nouts,
+		       .nrates = (uint16_t)e->nrates,
+		       .nweights = e->nweights,
+		       .weights = NEW_N(m->arena, TypeWeight, e->nweights + 1)};
 	for (uint32_t i = 0; i < e->nweights; i++)
-		t.weights[i] = (TypeWeight){e->weights[i].local, m->params[e->weights[i].param].type};
+		t.weights[i] =
+		    (TypeWeight){e->weights[i].local, m->params[e->weights[i].param].type};
 	e->body.name = t.name;
 	t.body[BK_F] = ir_add_body(m, e->body);
 	Made made = {layer, m->ninsts};
@@ -197,8 +210,9 @@ layer_results(Elab *e, Loc at, Values *r)
 		ValueRef *ref = NEW(e->arena, ValueRef);
 		r->v[i].kind = V_ref;
 		r->v[i].ref = ref;
-		*ref = (ValueRef){.ref = {REF_result, e->m->ninsts, (uint16_t)nouts++}, .type = *val_type(&e->body, v.v),
-		    .value = r->v[i]};
+		*ref = (ValueRef){.ref = {REF_result, e->m->ninsts, (uint16_t)nouts++},
+				  .type = *val_type(&e->body, v.v),
+				  .value = r->v[i]};
 	}
 	return nouts;
 }
@@ -226,14 +240,18 @@ call_layer(Elab *e, Frame *f, Call *c, Sym *sym, Values *out)
 	Name path = 0;
 	*out = (Values){.n = 1};
 	if (e->body_open || !f->caller) {
-		fe_error(e, f, c->at, "'%s' is a layer; layers are called from 'forward' only", str(e, c->name));
+		fe_error(e, f, c->at, "'%s' is a layer; layers are called from 'forward' only",
+			 str(e, c->name));
 		return;
 	}
 	if (c->tail && c->tail->name) {
-		fe_error(e, f, c->tail->name_at, "'per' multiplies the parameters of a function, not of a layer");
+		fe_error(e, f, c->tail->name_at,
+			 "'per' multiplies the parameters of a function, not of a layer");
 		return;
 	}
-	if (c->tail && c->tail->has_text && !expand_name(e, f, c->tail->at, c->tail->text, &path)) return;
+	if (c->tail && c->tail->has_text &&
+	    !expand_name(e, f, c->tail->at, c->tail->text, &path))
+		return;
 	if (e->m->ninsts >= MAX_SLOTS) {
 		fe_error(e, f, c->at, "more than %d layers", MAX_SLOTS);
 		return;
@@ -247,7 +265,8 @@ call_layer(Elab *e, Frame *f, Call *c, Sym *sym, Values *out)
 	open_body(e, c->name);
 	if (call_bind(e, f, &callee, c, sym)) {
 		exec_block(e, &callee, sym->node->c);
-		if (!callee.returned && !e->over) fe_error(e, f, c->at, "'%s' returns nothing", str(e, c->name));
+		if (!callee.returned && !e->over)
+			fe_error(e, f, c->at, "'%s' returns nothing", str(e, c->name));
 		check_results(e, &callee);
 	}
 	if (e->over || !callee.returned || diag_errors(e->ctx->diag) != errors) {
@@ -255,7 +274,8 @@ call_layer(Elab *e, Frame *f, Call *c, Sym *sym, Values *out)
 		return;
 	}
 	for (int i = 0; i < callee.result.n; i++)
-		if (callee.result.v[i].kind == V_poison) { /* its error was told at an earlier instance */
+		if (callee.result.v[i].kind ==
+		    V_poison) { /* its error was told at an earlier instance */
 			e->body_open = false;
 			return;
 		}
@@ -273,13 +293,16 @@ name_instances(Elab *e)
 {
 	Map count = {0}, next = {0};
 	for (uint32_t i = 0; i < e->ncalled; i++)
-		map_put(e->arena, &count, e->called[i].layer, map_get(&count, e->called[i].layer) + 1);
+		map_put(e->arena, &count, e->called[i].layer,
+			map_get(&count, e->called[i].layer) + 1);
 	for (uint32_t i = 0; i < e->ncalled; i++) {
 		Name layer = e->called[i].layer;
 		Instance *n = &e->m->insts[i];
 		uint32_t k = map_get(&next, layer);
 		map_put(e->arena, &next, layer, k + 1);
-		n->name = map_get(&count, layer) > 1 ? name_fmt(e->ctx->names, "%s.%u", str(e, layer), k) : layer;
+		n->name = map_get(&count, layer) > 1
+			      ? name_fmt(e->ctx->names, "%s.%u", str(e, layer), k)
+			      : layer;
 		if (!e->called[i].has_path) n->path = n->name;
 	}
 }
@@ -292,7 +315,8 @@ finish_consts(Elab *e)
 	uint32_t *slot = NEW_N(e->arena, uint32_t, m->nconsts + 1), n = 0;
 	for (uint32_t i = 1; i < m->nbodies; i++)
 		for (uint32_t k = 0; k < m->bodies[i].nports; k++)
-			if (m->bodies[i].ports[k].kind == PORT_const) slot[m->bodies[i].ports[k].slot] = 1;
+			if (m->bodies[i].ports[k].kind == PORT_const)
+				slot[m->bodies[i].ports[k].slot] = 1;
 	for (uint32_t i = 0; i < m->nparams; i++)
 		if (m->params[i].init == INIT_const) slot[(size_t)m->params[i].init_a] = 1;
 	for (uint32_t i = 0; i < m->nconsts; i++) {
@@ -308,7 +332,8 @@ finish_consts(Elab *e)
 			if (p->kind == PORT_const) p->slot = (uint16_t)slot[p->slot];
 		}
 	for (uint32_t i = 0; i < m->nparams; i++)
-		if (m->params[i].init == INIT_const) m->params[i].init_a = slot[(size_t)m->params[i].init_a];
+		if (m->params[i].init == INIT_const)
+			m->params[i].init_a = slot[(size_t)m->params[i].init_a];
 	if (!n) return;
 	body_dce(m, &e->konst);
 	name_values(e, &e->konst);

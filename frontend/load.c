@@ -33,7 +33,9 @@ set_value(Elab *e, Name name, Value *out)
 	char *end;
 	if (!s) return false;
 	for (int i = 0; i < e->opt->nset; i++)
-		if (!strncmp(e->opt->set[i], e->opt->set[which], (size_t)(s - e->opt->set[which]))) e->set_used[i] = true;
+		if (!strncmp(e->opt->set[i], e->opt->set[which],
+			     (size_t)(s - e->opt->set[which])))
+			e->set_used[i] = true;
 	if (!strcmp(s, "true") || !strcmp(s, "false")) {
 		*out = boolean(*s == 't');
 		return true;
@@ -44,7 +46,8 @@ set_value(Elab *e, Name name, Value *out)
 		*out = number(x);
 		return true;
 	}
-	diag_error(e->ctx->diag, (Loc){0}, "--set %s: '%s' is no number", e->opt->set[which], s);
+	diag_error(e->ctx->diag, (Loc){0}, "--set %s: '%s' is no number", e->opt->set[which],
+		   s);
 	*out = poison();
 	return true;
 }
@@ -56,23 +59,28 @@ check_sets(Elab *e)
 	uint32_t n = 0, cap = 0;
 	for (uint32_t i = 1; i < e->user.top.n; i++) {
 		const Sym *s = &e->user.top.sym[i];
-		bool settable = s->kind == SY_axis || (s->kind == SY_value && s->value.kind == V_number);
+		bool settable =
+		    s->kind == SY_axis || (s->kind == SY_value && s->value.kind == V_number);
 		if (settable) PUSH(e->arena, near, n, cap, s->name);
 	}
 	for (int i = 0; i < e->opt->nset; i++) {
 		if (e->set_used[i]) continue;
 		const char *s = e->opt->set[i], *eq = strchr(s, '=');
 		if (!eq || eq == s) {
-			diag_error(e->ctx->diag, (Loc){0}, "--set %s: write --set name=value", s);
+			diag_error(e->ctx->diag, (Loc){0}, "--set %s: write --set name=value",
+				   s);
 			continue;
 		}
 		Name best = closest(e, name_of_n(e->ctx->names, s, (size_t)(eq - s)), near, n);
 		if (best)
-			diag_error(e->ctx->diag, (Loc){0}, "--set %s: %s has no axis or number '%.*s' at its top; did you mean '%s'?",
-			    s, str(e, e->user.file), (int)(eq - s), s, str(e, best));
+			diag_error(e->ctx->diag, (Loc){0},
+				   "--set %s: %s has no axis or number '%.*s' at its top; did "
+				   "you mean '%s'?",
+				   s, str(e, e->user.file), (int)(eq - s), s, str(e, best));
 		else
-			diag_error(e->ctx->diag, (Loc){0}, "--set %s: %s has no axis or number '%.*s' at its top", s,
-			    str(e, e->user.file), (int)(eq - s), s);
+			diag_error(e->ctx->diag, (Loc){0},
+				   "--set %s: %s has no axis or number '%.*s' at its top", s,
+				   str(e, e->user.file), (int)(eq - s), s);
 	}
 }
 
@@ -83,11 +91,15 @@ declare_function(Elab *e, Source *src, const Node *n)
 {
 	Frame top = {.src = src};
 	Frame *f = src == &e->user ? &e->top : &top;
-	if (!may_declare(e, f, n->name, n->name_at, n->kind == N_def ? SY_def : SY_layer)) return;
+	if (!may_declare(e, f, n->name, n->name_at, n->kind == N_def ? SY_def : SY_layer))
+		return;
 	for (const Node *s = n->a; s; s = s->next)
 		if (s->kind == N_at || (s->a && s->a->next) || (s->b && s->b->next))
-			fe_error(e, f, s->at, "in a signature one name stands for each group of axes, as in f[I -> O]");
-	Sym *s = scope_add(e, &src->top, n->name, n->kind == N_def ? SY_def : SY_layer, n->name_at);
+			fe_error(e, f, s->at,
+				 "in a signature one name stands for each group of axes, as in "
+				 "f[I -> O]");
+	Sym *s =
+	    scope_add(e, &src->top, n->name, n->kind == N_def ? SY_def : SY_layer, n->name_at);
 	s->node = n;
 }
 
@@ -119,13 +131,14 @@ input_type(Elab *e, const Node *n, Input *in)
 		in->type.dt = DT_i32;
 		return true;
 	}
-	in->type.dt = !strcmp(type, "float") ? e->high
-	    : !strcmp(type, "bool")      ? DT_bool
-	    : !strcmp(type, "int")       ? DT_i32
-					 : DT_none;
+	in->type.dt = !strcmp(type, "float")  ? e->high
+		      : !strcmp(type, "bool") ? DT_bool
+		      : !strcmp(type, "int")  ? DT_i32
+					      : DT_none;
 	if (!in->type.dt || n->c) {
-		fe_error(e, f, n->b->at, "an input is float, bool, int or index of an axis, not '%s%s%s'", type, n->c ? " " : "",
-		    n->c ? str(e, n->c->name) : "");
+		fe_error(e, f, n->b->at,
+			 "an input is float, bool, int or index of an axis, not '%s%s%s'", type,
+			 n->c ? " " : "", n->c ? str(e, n->c->name) : "");
 		return false;
 	}
 	return true;
@@ -147,15 +160,18 @@ declare_input(Elab *e, const Node *n)
 			count *= (double)ir_extent(e->m, axes.a[i]);
 		}
 		if (!b || b->kind != SY_axis) {
-			fe_error(e, &e->top, n->name_at, "there is no axis 'batch', the samples of one step");
+			fe_error(e, &e->top, n->name_at,
+				 "there is no axis 'batch', the samples of one step");
 			ok = false;
 		} else if (!b->poison && !axes_has(&axes, b->axes.a[0])) {
-			fe_error(e, &e->top, n->name_at, "input '%s' lacks the axis 'batch': %s", str(e, n->name),
-			    type_axes_text(e, &in.type));
+			fe_error(e, &e->top, n->name_at,
+				 "input '%s' lacks the axis 'batch': %s", str(e, n->name),
+				 type_axes_text(e, &in.type));
 			ok = false;
 		} else if (count > (double)FE_MAX_ELEMENTS) {
-			fe_error(e, &e->top, n->name_at, "input '%s' has %.3g elements, more than %.3g", str(e, n->name), count,
-			    (double)FE_MAX_ELEMENTS);
+			fe_error(e, &e->top, n->name_at,
+				 "input '%s' has %.3g elements, more than %.3g",
+				 str(e, n->name), count, (double)FE_MAX_ELEMENTS);
 			ok = false;
 		}
 	}
@@ -205,7 +221,9 @@ elab_items(Elab *e)
 static Name
 report_name(Elab *e, Name name, int i)
 {
-	Name n = i == 0 ? name_of(e->ctx->names, "loss") : name ? name : name_fmt(e->ctx->names, "report.%d", i);
+	Name n = i == 0 ? name_of(e->ctx->names, "loss")
+		 : name ? name
+			: name_fmt(e->ctx->names, "report.%d", i);
 	Name base = n;
 	for (unsigned k = 2;; k++) {
 		bool taken = false;
@@ -221,7 +239,8 @@ elab_forward(Elab *e)
 {
 	Frame f = {.caller = &e->top, .src = &e->user, .what = "forward", .depth = 1};
 	if (!e->forward) {
-		diag_error(e->ctx->diag, (Loc){e->user.file, 1, 1, 1}, "there is no 'forward': which layers make the loss?");
+		diag_error(e->ctx->diag, (Loc){e->user.file, 1, 1, 1},
+			   "there is no 'forward': which layers make the loss?");
 		return;
 	}
 	f.decl = e->forward;
@@ -236,16 +255,22 @@ elab_forward(Elab *e)
 		const char *what = i ? "what 'forward' reports" : "the loss";
 		if (v.kind == V_poison) return;
 		if (v.kind != V_ref || v.ref->ref.kind != REF_result || v.ref->base) {
-			fe_error(e, &f, f.return_at, "%s is a result of a layer, but this is %s", what,
-			    v.kind == V_number ? "a number" : v.kind == V_ref ? "an input, or an indexed tensor" : "a constant");
+			fe_error(e, &f, f.return_at,
+				 "%s is a result of a layer, but this is %s", what,
+				 v.kind == V_number ? "a number"
+				 : v.kind == V_ref  ? v.ref->base ? "indexed" : "an input"
+						    : "a constant");
 			return;
 		}
 		if (v.ref->type.n || !dtype_float(v.ref->type.dt)) {
 			if (v.ref->type.n)
-				fe_error(e, &f, f.return_at, "%s has no axes, but this has %s; sum or mean takes them away", what,
-				    type_axes_text(e, &v.ref->type));
+				fe_error(e, &f, f.return_at,
+					 "%s has no axes, but this has %s; sum or mean takes "
+					 "them away",
+					 what, type_axes_text(e, &v.ref->type));
 			else
-				fe_error(e, &f, f.return_at, "%s is float, but this is %s", what, dtype_str(v.ref->type.dt));
+				fe_error(e, &f, f.return_at, "%s is float, but this is %s",
+					 what, dtype_str(v.ref->type.dt));
 			return;
 		}
 		Report r = {report_name(e, f.result.name[i], i), v.ref->ref};
@@ -297,7 +322,8 @@ fe_parse_text(Ctx *c, const FeOptions *o, const char *text, size_t n)
 	Name file = name_of(c->names, basename_of(o->path));
 	int before = diag_errors(c->diag);
 	uint64_t hash = hash_bytes(text, n, 1);
-	if (!parse_source(c, &e->prelude, name_of(c->names, "prelude"), fe_prelude, strlen(fe_prelude)))
+	if (!parse_source(c, &e->prelude, name_of(c->names, "prelude"), fe_prelude,
+			  strlen(fe_prelude)))
 		ICE("the prelude does not parse");
 	bool parsed = parse_source(c, &e->user, file, text, n);
 	if (!parsed) return NULL;
@@ -328,7 +354,8 @@ read_text(Ctx *c, const char *path, size_t *n)
 {
 	char *text = file_read(c->perm, path, FE_MAX_TEXT, n);
 	if (!text && errno == EFBIG)
-		diag_error(c->diag, (Loc){0}, "%s: the file has more than %d bytes", path, FE_MAX_TEXT);
+		diag_error(c->diag, (Loc){0}, "%s: the file has more than %d bytes", path,
+			   FE_MAX_TEXT);
 	else if (!text)
 		diag_error(c->diag, (Loc){0}, "%s: %s", path, strerror(errno));
 	return text;
@@ -349,7 +376,8 @@ fe_dump_ast(Ctx *c, const char *path, FILE *out)
 	char *text = read_text(c, path, &n);
 	Source s;
 	Buf b;
-	if (!text || !parse_source(c, &s, name_of(c->names, basename_of(path)), text, n)) return false;
+	if (!text || !parse_source(c, &s, name_of(c->names, basename_of(path)), text, n))
+		return false;
 	buf_init(&b, c->perm);
 	buf_puts(&b, "");
 	ast_dump(c->names, s.items, 0, &b);

@@ -65,24 +65,36 @@ bound_binary(Value *r, OpCode op, Value x, Value y, bool whole)
 	switch (op) {
 	case OP_add: set_bounds(r, x.lo + y.lo, x.hi + y.hi); break;
 	case OP_sub: set_bounds(r, x.lo - y.hi, x.hi - y.lo); break;
-	case OP_mul: bound_corners(r, x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi); break;
+	case OP_mul:
+		bound_corners(r, x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi);
+		break;
 	case OP_div:
-		if (y.lo > 0 || y.hi < 0) bound_corners(r, x.lo / y.lo, x.lo / y.hi, x.hi / y.lo, x.hi / y.hi);
+		if (y.lo > 0 || y.hi < 0)
+			bound_corners(r, x.lo / y.lo, x.lo / y.hi, x.hi / y.lo, x.hi / y.hi);
 		break;
 	case OP_floordiv:
 		if (y.lo > 0 || y.hi < 0)
-			bound_corners(r, floor(x.lo / y.lo), floor(x.lo / y.hi), floor(x.hi / y.lo), floor(x.hi / y.hi));
+			bound_corners(r, floor(x.lo / y.lo), floor(x.lo / y.hi),
+				      floor(x.hi / y.lo), floor(x.hi / y.hi));
 		break;
 	case OP_mod: bound_mod(r, x, y, whole); break;
 	case OP_pow:
-		if (x.lo > 0) bound_corners(r, pow(x.lo, y.lo), pow(x.lo, y.hi), pow(x.hi, y.lo), pow(x.hi, y.hi));
+		if (x.lo > 0)
+			bound_corners(r, pow(x.lo, y.lo), pow(x.lo, y.hi), pow(x.hi, y.lo),
+				      pow(x.hi, y.hi));
 		break;
 	case OP_min: set_bounds(r, fmin(x.lo, y.lo), fmin(x.hi, y.hi)); break;
 	case OP_max: set_bounds(r, fmax(x.lo, y.lo), fmax(x.hi, y.hi)); break;
 	case OP_lt: set_bounds(r, x.hi < y.lo, x.lo < y.hi); break;
 	case OP_le: set_bounds(r, x.hi <= y.lo, x.lo <= y.hi); break;
-	case OP_eq: set_bounds(r, x.lo == x.hi && y.lo == y.hi && x.lo == y.lo, x.lo <= y.hi && y.lo <= x.hi); break;
-	case OP_ne: set_bounds(r, x.hi < y.lo || y.hi < x.lo, !(x.lo == x.hi && y.lo == y.hi && x.lo == y.lo)); break;
+	case OP_eq:
+		set_bounds(r, x.lo == x.hi && y.lo == y.hi && x.lo == y.lo,
+			   x.lo <= y.hi && y.lo <= x.hi);
+		break;
+	case OP_ne:
+		set_bounds(r, x.hi < y.lo || y.hi < x.lo,
+			   !(x.lo == x.hi && y.lo == y.hi && x.lo == y.lo));
+		break;
 	case OP_and: set_bounds(r, fmin(x.lo, y.lo), fmin(x.hi, y.hi)); break;
 	case OP_or: set_bounds(r, fmax(x.lo, y.lo), fmax(x.hi, y.hi)); break;
 	default: break;
@@ -95,8 +107,13 @@ bound_unary(Value *r, OpCode op, Value x)
 	switch (op) {
 	case OP_neg: set_bounds(r, -x.hi, -x.lo); break;
 	case OP_exp: set_bounds(r, exp(x.lo), exp(x.hi)); break;
-	case OP_log: set_bounds(r, x.lo > 0 ? log(x.lo) : -INFINITY, x.hi > 0 ? log(x.hi) : INFINITY); break;
-	case OP_sqrt: set_bounds(r, x.lo > 0 ? sqrt(x.lo) : 0, x.hi > 0 ? sqrt(x.hi) : INFINITY); break;
+	case OP_log:
+		set_bounds(r, x.lo > 0 ? log(x.lo) : -INFINITY,
+			   x.hi > 0 ? log(x.hi) : INFINITY);
+		break;
+	case OP_sqrt:
+		set_bounds(r, x.lo > 0 ? sqrt(x.lo) : 0, x.hi > 0 ? sqrt(x.hi) : INFINITY);
+		break;
 	case OP_sin:
 	case OP_cos:
 	case OP_tanh:
@@ -104,7 +121,11 @@ bound_unary(Value *r, OpCode op, Value x)
 	case OP_sigmoid: set_bounds(r, 0, 1); break;
 	case OP_relu: set_bounds(r, fmax(x.lo, 0), fmax(x.hi, 0)); break;
 	case OP_abs:
-		set_bounds(r, x.lo > 0 ? x.lo : x.hi < 0 ? -x.hi : 0, fmax(fabs(x.lo), fabs(x.hi)));
+		set_bounds(r,
+			   x.lo > 0   ? x.lo
+			   : x.hi < 0 ? -x.hi
+				      : 0,
+			   fmax(fabs(x.lo), fabs(x.hi)));
 		break;
 	case OP_not: set_bounds(r, 1 - x.hi, 1 - x.lo); break;
 	default: break;
@@ -117,10 +138,13 @@ bound_unary(Value *r, OpCode op, Value x)
 static Value
 check_int(Elab *e, Frame *f, Span at, Value r)
 {
-	if (r.kind == V_poison || type_of(e, r).dt != DT_i32 || !isfinite(r.lo) || !isfinite(r.hi)) return r;
+	if (r.kind == V_poison || type_of(e, r).dt != DT_i32 || !isfinite(r.lo) ||
+	    !isfinite(r.hi))
+		return r;
 	if (r.lo >= -FE_MAX_EXTENT && r.hi <= FE_MAX_EXTENT) return r;
-	fe_error(e, f, at, "'%s' runs from %s to %s, more than an int holds; float(x) goes further",
-	    text_of(e, f, at), num_text(e, r.lo), num_text(e, r.hi));
+	fe_error(e, f, at,
+		 "'%s' runs from %s to %s, more than an int holds; float(x) goes further",
+		 text_of(e, f, at), num_text(e, r.lo), num_text(e, r.hi));
 	return poison();
 }
 
@@ -128,7 +152,8 @@ static bool
 needs_numbers(Elab *e, Frame *f, Span at, const char *op, Value x)
 {
 	if (class_of(e, x) != C_bool) return true;
-	fe_error(e, f, at, "'%s' on a bool; float(b) makes it 0 and 1, where(b, x, y) chooses", op);
+	fe_error(e, f, at, "'%s' on a bool; float(b) makes it 0 and 1, where(b, x, y) chooses",
+		 op);
 	return false;
 }
 
@@ -138,9 +163,12 @@ elementwise2(Elab *e, Frame *f, Span at, const char *text, OpCode op, Value x, V
 {
 	Value in[2] = {x, y};
 	if (!in_body(e, f, at, &x) || !in_body(e, f, at, &y)) return poison();
-	if (!needs_numbers(e, f, at, text, x) || !needs_numbers(e, f, at, text, y)) return poison();
-	bool whole = class_of(e, x) == C_int && class_of(e, y) == C_int && op != OP_div && op != OP_pow;
-	if ((op == OP_div || op == OP_floordiv || op == OP_mod) && y.kind == V_number && y.num == 0) {
+	if (!needs_numbers(e, f, at, text, x) || !needs_numbers(e, f, at, text, y))
+		return poison();
+	bool whole =
+	    class_of(e, x) == C_int && class_of(e, y) == C_int && op != OP_div && op != OP_pow;
+	if ((op == OP_div || op == OP_floordiv || op == OP_mod) && y.kind == V_number &&
+	    y.num == 0) {
 		fe_error(e, f, at, "division by zero: '%s'", text_of(e, f, at));
 		return poison();
 	}
@@ -153,7 +181,10 @@ elementwise2(Elab *e, Frame *f, Span at, const char *text, OpCode op, Value x, V
 static Value
 compare(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y)
 {
-	OpCode op = k == N_lt || k == N_gt ? OP_lt : k == N_le || k == N_ge ? OP_le : k == N_eq ? OP_eq : OP_ne;
+	OpCode op = k == N_lt || k == N_gt   ? OP_lt
+		    : k == N_le || k == N_ge ? OP_le
+		    : k == N_eq              ? OP_eq
+					     : OP_ne;
 	if (k == N_gt || k == N_ge) {
 		Value t = x;
 		x = y;
@@ -162,11 +193,14 @@ compare(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y)
 	Class cx = class_of(e, x), cy = class_of(e, y);
 	bool order = op == OP_lt || op == OP_le;
 	if ((cx == C_bool) != (cy == C_bool) || (order && cx == C_bool)) {
-		fe_error(e, f, at, "'%s' compares %s with %s", ast_operator(k), class_text(e, x), class_text(e, y));
+		fe_error(e, f, at, "'%s' compares %s with %s", ast_operator(k),
+			 class_text(e, x), class_text(e, y));
 		return poison();
 	}
 	Value in[2] = {x, y};
-	DType dt = cx == C_bool ? DT_bool : cx == C_int && cy == C_int ? DT_i32 : float_type(e, in, 2);
+	DType dt = cx == C_bool                 ? DT_bool
+		   : cx == C_int && cy == C_int ? DT_i32
+						: float_type(e, in, 2);
 	Value r = emit2(e, f, at, op, x, y, dt);
 	if (r.kind != V_poison) bound_binary(&r, op, x, y, false);
 	return r;
@@ -187,11 +221,13 @@ power(Elab *e, Frame *f, Span at, Value x, Value y)
 		return y.num > 0 ? r : elementwise2(e, f, at, "^", OP_div, number(1), r);
 	}
 	if (y.num == -1) return elementwise2(e, f, at, "^", OP_div, number(1), f1);
-	if (y.num != 2 && y.num != 3 && y.num != 4) return elementwise2(e, f, at, "^", OP_pow, x, y);
+	if (y.num != 2 && y.num != 3 && y.num != 4)
+		return elementwise2(e, f, at, "^", OP_pow, x, y);
 	sq = emit2(e, f, at, OP_mul, f1, f1, dt);
 	if (sq.kind == V_poison) return sq;
 	double a = x.lo * x.lo, b = x.hi * x.hi;
-	if (isfinite(a) && isfinite(b)) set_bounds(&sq, x.lo > 0 || x.hi < 0 ? fmin(a, b) : 0, fmax(a, b));
+	if (isfinite(a) && isfinite(b))
+		set_bounds(&sq, x.lo > 0 || x.hi < 0 ? fmin(a, b) : 0, fmax(a, b));
 	if (y.num == 2) return sq;
 	return elementwise2(e, f, at, "^", OP_mul, sq, y.num == 3 ? f1 : sq);
 }
@@ -199,8 +235,9 @@ power(Elab *e, Frame *f, Span at, Value x, Value y)
 Value
 arithmetic(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y)
 {
-	static const OpCode code[] = {[N_add] = OP_add, [N_sub] = OP_sub, [N_mul] = OP_mul, [N_div] = OP_div,
-	    [N_floordiv] = OP_floordiv, [N_mod] = OP_mod};
+	static const OpCode code[] = {
+	    [N_add] = OP_add, [N_sub] = OP_sub,           [N_mul] = OP_mul,
+	    [N_div] = OP_div, [N_floordiv] = OP_floordiv, [N_mod] = OP_mod};
 	if (k == N_pow) return power(e, f, at, x, y);
 	return elementwise2(e, f, at, ast_operator(k), code[k], x, y);
 }
@@ -222,9 +259,12 @@ Value
 binary(Elab *e, Frame *f, const Node *n, Value x, Value y)
 {
 	if (x.kind == V_number && y.kind == V_number) return number_binary(e, f, n, x, y);
-	if (!in_body(e, f, n->a->at, &x) || !in_body(e, f, n->b->at, &y)) return poison();
+	if (!in_body(e, f, x.kind == V_ref ? n->at : n->a->at, &x) ||
+	    !in_body(e, f, y.kind == V_ref ? n->at : n->b->at, &y))
+		return poison();
 	if (n->kind == N_and || n->kind == N_or)
-		return logic(e, f, n->at, ast_operator(n->kind), n->kind == N_and ? OP_and : OP_or, x, y);
+		return logic(e, f, n->at, ast_operator(n->kind),
+			     n->kind == N_and ? OP_and : OP_or, x, y);
 	if (n->kind >= N_lt && n->kind <= N_ne) return compare(e, f, n->at, n->kind, x, y);
 	return arithmetic(e, f, n->at, n->kind, x, y);
 }
@@ -233,7 +273,8 @@ binary(Elab *e, Frame *f, const Node *n, Value x, Value y)
 static Value
 elementwise1(Elab *e, Frame *f, Span at, OpCode op, Value x)
 {
-	if (x.kind == V_number && !x.is_bool && op != OP_not) return number_function(e, f, at, op, x.num);
+	if (x.kind == V_number && !x.is_bool && op != OP_not)
+		return number_function(e, f, at, op, x.num);
 	if (!in_body(e, f, at, &x)) return poison();
 	if (op == OP_not) {
 		if (x.kind == V_number && x.is_bool) return boolean(x.num == 0);
@@ -244,7 +285,8 @@ elementwise1(Elab *e, Frame *f, Span at, OpCode op, Value x)
 	} else if (!needs_numbers(e, f, at, op_info[op].text, x)) {
 		return poison();
 	}
-	bool keeps = op == OP_not || ((op == OP_neg || op == OP_abs) && class_of(e, x) == C_int);
+	bool keeps =
+	    op == OP_not || ((op == OP_neg || op == OP_abs) && class_of(e, x) == C_int);
 	Value r = emit1(e, f, at, op, keeps ? x : cast(e, f, at, x, float_type(e, &x, 1)));
 	if (r.kind != V_poison) bound_unary(&r, op, x);
 	return r;
@@ -273,11 +315,13 @@ need_axes(Elab *e, Frame *f, const Call *c, int arg, const char *verb, const Axi
 	for (int i = 0; i < axes->n; i++) {
 		if (type_find(&t, axes->a[i]) >= 0) continue;
 		if (c->arg[arg].kind == V_number)
-			fe_error(e, f, c->at, "'%s' %s '%s', but '%s' is a number", str(e, c->name), verb,
-			    ir_axis_str(e->m, axes->a[i]), text_of(e, f, c->arg_at[arg]));
+			fe_error(e, f, c->at, "'%s' %s '%s', but '%s' is a number",
+				 str(e, c->name), verb, ir_axis_str(e->m, axes->a[i]),
+				 text_of(e, f, c->arg_at[arg]));
 		else
-			fe_error(e, f, c->at, "'%s' %s '%s', which '%s' has not: %s", str(e, c->name), verb,
-			    ir_axis_str(e->m, axes->a[i]), text_of(e, f, c->arg_at[arg]), type_axes_text(e, &t));
+			fe_error(e, f, c->at, "'%s' %s '%s', which '%s' has not: %s",
+				 str(e, c->name), verb, ir_axis_str(e->m, axes->a[i]),
+				 text_of(e, f, c->arg_at[arg]), type_axes_text(e, &t));
 		return false;
 	}
 	return true;
@@ -288,8 +332,8 @@ one_axis(Elab *e, Frame *f, const Call *c, int group, Axis *out)
 {
 	*out = c->group[group].a[0];
 	if (c->group[group].n == 1) return true;
-	fe_error(e, f, c->at, "'%s' takes one axis here, not %d: '%s'", str(e, c->name), c->group[group].n,
-	    axes_text(e, &c->group[group]));
+	fe_error(e, f, c->at, "'%s' takes one axis here, not %d: '%s'", str(e, c->name),
+		 c->group[group].n, axes_text(e, &c->group[group]));
 	return false;
 }
 
@@ -329,21 +373,27 @@ run_where(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 {
 	Value cond = c->arg[0], x = c->arg[1], y = c->arg[2], in[3] = {cond, x, y}, r;
 	(void)b;
-	if (cond.kind == V_number && x.kind == V_number && y.kind == V_number && x.is_bool == y.is_bool) {
+	if (cond.kind == V_number && x.kind == V_number && y.kind == V_number &&
+	    x.is_bool == y.is_bool) {
 		one(out, cond.num != 0 ? x : y);
 		return;
 	}
 	if (!tensors(e, f, c, 0, 3)) return;
 	Class cx = class_of(e, x), cy = class_of(e, y);
 	if (class_of(e, cond) != C_bool || (cx == C_bool) != (cy == C_bool)) {
-		fe_error(e, f, c->at, "'where' chooses by a bool between alike things, but has %s, %s and %s",
+		fe_error(
+		    e, f, c->at,
+		    "'where' chooses by a bool between alike things, but has %s, %s and %s",
 		    class_text(e, cond), class_text(e, x), class_text(e, y));
 		return;
 	}
-	DType dt = cx == C_bool ? DT_bool : cx == C_int && cy == C_int ? DT_i32 : float_type(e, in + 1, 2);
+	DType dt = cx == C_bool                 ? DT_bool
+		   : cx == C_int && cy == C_int ? DT_i32
+						: float_type(e, in + 1, 2);
 	in[1] = cast(e, f, c->at, x, dt);
 	in[2] = cast(e, f, c->at, y, dt);
-	if (!emit(e, f, c->at, &(EmitArgs){.code = OP_where, .in = in, .nin = 3}, &r, 1)) return;
+	if (!emit(e, f, c->at, &(EmitArgs){.code = OP_where, .in = in, .nin = 3}, &r, 1))
+		return;
 	set_bounds(&r, fmin(x.lo, y.lo), fmax(x.hi, y.hi));
 	if (x.range.i == y.range.i) r.range = x.range;
 	one(out, r);
@@ -395,7 +445,8 @@ run_pos(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	(void)b;
 	if (!one_axis(e, f, c, 0, &a)) return;
 	Attr axis = attr_make_axis(AK_axis, a);
-	if (!emit(e, f, c->at, &(EmitArgs){.code = OP_pos, .attrs = &axis, .nattr = 1}, &r, 1)) return;
+	if (!emit(e, f, c->at, &(EmitArgs){.code = OP_pos, .attrs = &axis, .nattr = 1}, &r, 1))
+		return;
 	r.range = a;
 	set_bounds(&r, 0, (double)ir_extent(e->m, a) - 1);
 	one(out, r);
@@ -408,20 +459,24 @@ run_reduce(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	bool mean = !strcmp(b->name, "mean");
 	double n = 1;
 	Value r;
-	if (!tensors(e, f, c, 0, 1) || !need_axes(e, f, c, 0, "acts over axis", &c->group[0])) return;
+	if (!tensors(e, f, c, 0, 1) || !need_axes(e, f, c, 0, "acts over axis", &c->group[0]))
+		return;
 	Value x = c->arg[0];
 	if (!needs_numbers(e, f, c->at, b->name, x)) return;
 	for (int i = 0; i < c->group[0].n; i++)
 		n *= (double)ir_extent(e->m, c->group[0].a[i]);
 	Attr axes = attr_make_axes(AK_axes, &c->group[0]);
 	if (mean) x = cast(e, f, c->at, x, float_type(e, &x, 1));
-	if (!emit(e, f, c->at, &(EmitArgs){.code = b->op, .in = &x, .nin = 1, .attrs = &axes, .nattr = 1}, &r, 1))
+	if (!emit(e, f, c->at,
+		  &(EmitArgs){.code = b->op, .in = &x, .nin = 1, .attrs = &axes, .nattr = 1},
+		  &r, 1))
 		return;
 	if (b->op == OP_sum)
 		bound_corners(&r, x.lo * n, x.hi * n, x.lo * n, x.hi * n);
 	else
 		set_bounds(&r, x.lo, x.hi);
-	one(out, mean ? arithmetic(e, f, c->at, N_mul, r, number(1 / n)) : check_int(e, f, c->at, r));
+	one(out, mean ? arithmetic(e, f, c->at, N_mul, r, number(1 / n))
+		      : check_int(e, f, c->at, r));
 }
 
 /* In which a dot is computed: the model's precision, unless all its arguments are better. */
@@ -442,7 +497,8 @@ floats(Elab *e, Frame *f, Call *c, int n)
 {
 	if (!tensors(e, f, c, 0, n)) return false;
 	for (int i = 0; i < n; i++)
-		if (!needs_numbers(e, f, c->arg_at[i], str(e, c->name), c->arg[i])) return false;
+		if (!needs_numbers(e, f, c->arg_at[i], str(e, c->name), c->arg[i]))
+			return false;
 	return true;
 }
 
@@ -452,11 +508,17 @@ run_dot(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	Value r;
 	(void)b;
 	if (!floats(e, f, c, 2)) return;
-	if (!need_axes(e, f, c, 0, "sums over", &c->group[0]) || !need_axes(e, f, c, 1, "sums over", &c->group[0]))
+	if (!need_axes(e, f, c, 0, "sums over", &c->group[0]) ||
+	    !need_axes(e, f, c, 1, "sums over", &c->group[0]))
 		return;
 	Attr axes = attr_make_axes(AK_axes, &c->group[0]);
-	EmitArgs a = {.code = OP_dot, .in = c->arg, .nin = 2, .attrs = &axes, .nattr = 1,
-	    .dt = dot_type(e, c->arg, 2), .ncast = 2};
+	EmitArgs a = {.code = OP_dot,
+		      .in = c->arg,
+		      .nin = 2,
+		      .attrs = &axes,
+		      .nattr = 1,
+		      .dt = dot_type(e, c->arg, 2),
+		      .ncast = 2};
 	if (emit(e, f, c->at, &a, &r, 1)) one(out, r);
 }
 
@@ -464,7 +526,8 @@ static void
 run_softmax(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 {
 	Value r;
-	if (!floats(e, f, c, 1) || !need_axes(e, f, c, 0, "acts over axis", &c->group[0])) return;
+	if (!floats(e, f, c, 1) || !need_axes(e, f, c, 0, "acts over axis", &c->group[0]))
+		return;
 	Attr attrs[3] = {attr_make_axes(AK_axes, &c->group[0])};
 	int n = 1;
 	if (b->op == OP_normalize) {
@@ -472,14 +535,20 @@ run_softmax(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 		if (!any_number(e, f, c->arg_at[1], c->arg[1], "'eps'", &eps)) return;
 		if (!any_number(e, f, c->arg_at[2], c->arg[2], "'center'", &center)) return;
 		if (eps < 0) {
-			fe_error(e, f, c->arg_at[1], "'eps' is at least 0, but this is %s", num_text(e, eps));
+			fe_error(e, f, c->arg_at[1], "'eps' is at least 0, but this is %s",
+				 num_text(e, eps));
 			return;
 		}
 		attrs[n++] = attr_make_num(AK_eps, eps);
 		attrs[n++] = attr_make_int(AK_center, center != 0);
 	}
-	EmitArgs a = {.code = b->op, .in = c->arg, .nin = 1, .attrs = attrs, .nattr = n,
-	    .dt = float_type(e, c->arg, 1), .ncast = 1};
+	EmitArgs a = {.code = b->op,
+		      .in = c->arg,
+		      .nin = 1,
+		      .attrs = attrs,
+		      .nattr = n,
+		      .dt = float_type(e, c->arg, 1),
+		      .ncast = 1};
 	if (!emit(e, f, c->at, &a, &r, 1)) return;
 	if (b->op == OP_softmax) set_bounds(&r, 0, 1);
 	one(out, r);
@@ -490,8 +559,8 @@ rate_number(Elab *e, Frame *f, Span at, Value v, double *out)
 {
 	if (!any_number(e, f, at, v, "a rate", out)) return false;
 	if (!v.is_bool && *out >= 0 && *out < 1) return true;
-	fe_error(e, f, at, "a dropout rate lies in 0 <= rate < 1, but '%s' is %s", text_of(e, f, at),
-	    v.is_bool ? "a bool" : num_text(e, *out));
+	fe_error(e, f, at, "a dropout rate is at least 0 and less than 1, this is %s",
+		 v.is_bool ? "a bool" : num_text(e, *out));
 	return false;
 }
 
@@ -517,8 +586,10 @@ run_dropout(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	AxisList axes = c->ngroups ? c->group[0] : axes_of(&t);
 	if (!need_axes(e, f, c, 0, "draws along", &axes)) return;
 	uint32_t slot = e->body_open ? rate_slot(e, rate) : 0;
-	Attr attrs[3] = {attr_make_axes(AK_axes, &axes), attr_make_int(AK_rate, slot), attr_make_int(AK_key, slot)};
-	EmitArgs a = {.code = OP_dropout, .in = &x, .nin = 1, .attrs = attrs, .nattr = 3, .here = true};
+	Attr attrs[3] = {attr_make_axes(AK_axes, &axes), attr_make_int(AK_rate, slot),
+			 attr_make_int(AK_key, slot)};
+	EmitArgs a = {
+	    .code = OP_dropout, .in = &x, .nin = 1, .attrs = attrs, .nattr = 3, .here = true};
 	if (emit(e, f, c->at, &a, &r, 1)) one(out, r);
 }
 
@@ -527,11 +598,13 @@ run_topk(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 {
 	Axis from, to;
 	Value r[2];
-	if (!floats(e, f, c, 1) || !one_axis(e, f, c, 0, &from) || !one_axis(e, f, c, 1, &to)) return;
+	if (!floats(e, f, c, 1) || !one_axis(e, f, c, 0, &from) || !one_axis(e, f, c, 1, &to))
+		return;
 	if (!need_axes(e, f, c, 0, "looks along", &c->group[0])) return;
 	if (ir_extent(e->m, to) > ir_extent(e->m, from)) {
 		fe_error(e, f, c->at, "'%s' takes %lld of '%s', which has %lld", b->name,
-		    (long long)ir_extent(e->m, to), ir_axis_str(e->m, from), (long long)ir_extent(e->m, from));
+			 (long long)ir_extent(e->m, to), ir_axis_str(e->m, from),
+			 (long long)ir_extent(e->m, from));
 		return;
 	}
 	Attr attrs[2] = {attr_make_axis(AK_axis, from), attr_make_axes(AK_to, &c->group[1])};
@@ -552,26 +625,38 @@ run_concat(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	Value r;
 	(void)b;
 	if (!tensors(e, f, c, 0, 2)) return;
-	if (!one_axis(e, f, c, 0, &x) || !one_axis(e, f, c, 1, &y) || !one_axis(e, f, c, 2, &z)) return;
-	if (!need_axes(e, f, c, 0, "goes along", &c->group[0]) || !need_axes(e, f, c, 1, "goes along", &c->group[1]))
+	if (!one_axis(e, f, c, 0, &x) || !one_axis(e, f, c, 1, &y) || !one_axis(e, f, c, 2, &z))
+		return;
+	if (!need_axes(e, f, c, 0, "goes along", &c->group[0]) ||
+	    !need_axes(e, f, c, 1, "goes along", &c->group[1]))
 		return;
 	int64_t nx = ir_extent(e->m, x), ny = ir_extent(e->m, y), nz = ir_extent(e->m, z);
 	if (nx + ny != nz) {
-		fe_error(e, f, c->at, "'%s' and '%s' together are %lld + %lld = %lld, but '%s' is %lld", ir_axis_str(e->m, x),
-		    ir_axis_str(e->m, y), (long long)nx, (long long)ny, (long long)(nx + ny), ir_axis_str(e->m, z),
-		    (long long)nz);
+		fe_error(e, f, c->at,
+			 "'%s' and '%s' together are %lld + %lld = %lld, but '%s' is %lld",
+			 ir_axis_str(e->m, x), ir_axis_str(e->m, y), (long long)nx,
+			 (long long)ny, (long long)(nx + ny), ir_axis_str(e->m, z),
+			 (long long)nz);
 		return;
 	}
 	Class cx = class_of(e, c->arg[0]), cy = class_of(e, c->arg[1]);
 	if ((cx == C_bool) != (cy == C_bool)) {
-		fe_error(e, f, c->at, "'concat' joins alike things, but has %s and %s", class_text(e, c->arg[0]),
-		    class_text(e, c->arg[1]));
+		fe_error(e, f, c->at, "'concat' joins alike things, but has %s and %s",
+			 class_text(e, c->arg[0]), class_text(e, c->arg[1]));
 		return;
 	}
-	DType dt = cx == C_bool ? DT_bool : cx == C_int && cy == C_int ? DT_i32 : float_type(e, c->arg, 2);
+	DType dt = cx == C_bool                 ? DT_bool
+		   : cx == C_int && cy == C_int ? DT_i32
+						: float_type(e, c->arg, 2);
 	AxisList from = {2, {x, y}};
 	Attr attrs[2] = {attr_make_axes(AK_from, &from), attr_make_axes(AK_to, &c->group[2])};
-	EmitArgs a = {.code = OP_concat, .in = c->arg, .nin = 2, .attrs = attrs, .nattr = 2, .dt = dt, .ncast = 2};
+	EmitArgs a = {.code = OP_concat,
+		      .in = c->arg,
+		      .nin = 2,
+		      .attrs = attrs,
+		      .nattr = 2,
+		      .dt = dt,
+		      .ncast = 2};
 	if (!emit(e, f, c->at, &a, &r, 1)) return;
 	set_bounds(&r, fmin(c->arg[0].lo, c->arg[1].lo), fmax(c->arg[0].hi, c->arg[1].hi));
 	one(out, r);
@@ -589,23 +674,32 @@ run_cross_entropy(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	Value label = c->arg[1];
 	const char *name = ir_axis_str(e->m, a);
 	bool whole = class_of(e, label) == C_int;
-	if (!whole || (label.range.i != a.i && (label.lo < 0 || label.hi > (double)ir_extent(e->m, a) - 1))) {
+	if (!whole || (label.range.i != a.i &&
+		       (label.lo < 0 || label.hi > (double)ir_extent(e->m, a) - 1))) {
 		if (label.range.i)
-			fe_error(e, f, c->arg_at[1], "'cross_entropy' looks along '%s', but its label is of type 'index %s'",
-			    name, ir_axis_str(e->m, label.range));
+			fe_error(e, f, c->arg_at[1],
+				 "'cross_entropy' looks along '%s', but its label is of type "
+				 "'index %s'",
+				 name, ir_axis_str(e->m, label.range));
 		else
-			fe_error(e, f, c->arg_at[1], "'cross_entropy' looks along '%s': its label must be of type 'index %s'",
-			    name, name);
+			fe_error(e, f, c->arg_at[1],
+				 "'cross_entropy' looks along '%s': its label must be of type "
+				 "'index %s'",
+				 name, name);
 		return;
 	}
 	Value in[2] = {cast(e, f, c->at, c->arg[0], float_type(e, c->arg, 1)), label};
 	Attr axis = attr_make_axis(AK_axis, a);
 	Type t = type_of(e, label);
 	if (type_find(&t, a) >= 0) {
-		fe_error(e, f, c->arg_at[1], "the label has the axis '%s' itself: %s", name, type_axes_text(e, &t));
+		fe_error(e, f, c->arg_at[1], "the label has the axis '%s' itself: %s", name,
+			 type_axes_text(e, &t));
 		return;
 	}
-	if (emit(e, f, c->at, &(EmitArgs){.code = OP_cross_entropy, .in = in, .nin = 2, .attrs = &axis, .nattr = 1}, &r, 1))
+	if (emit(e, f, c->at,
+		 &(EmitArgs){
+		     .code = OP_cross_entropy, .in = in, .nin = 2, .attrs = &axis, .nattr = 1},
+		 &r, 1))
 		one(out, r);
 }
 
@@ -618,9 +712,11 @@ run_init(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	if (!normal && !any_number(e, f, c->arg_at[1], c->arg[1], "'high'", &y)) return;
 	if (normal ? x < 0 : x > y) {
 		if (normal)
-			fe_error(e, f, c->at, "'normal' with a standard deviation of %s", num_text(e, x));
+			fe_error(e, f, c->at, "'normal' with a standard deviation of %s",
+				 num_text(e, x));
 		else
-			fe_error(e, f, c->at, "'uniform' from %s to %s", num_text(e, x), num_text(e, y));
+			fe_error(e, f, c->at, "'uniform' from %s to %s", num_text(e, x),
+				 num_text(e, y));
 		return;
 	}
 	one(out, make_init(normal ? INIT_normal : INIT_uniform, x, y));
@@ -633,14 +729,25 @@ run_attention(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	op_attention(e, f, c, out);
 }
 
-#define ARG(n) {.name = n}
-#define UNARY(n)                                                                                   \
-	{                                                                                          \
-		.name = #n, .sig = "", .formals = {ARG("x")}, .run = run_unary, .op = OP_##n          \
+#define ARG(n)            \
+	{                 \
+		.name = n \
+	}
+#define UNARY(n)                                                                             \
+	{                                                                                    \
+		.name = #n, .sig = "", .formals = {ARG("x")}, .run = run_unary, .op = OP_##n \
 	}
 static const Builtin builtins[] = {
-    UNARY(exp), UNARY(log), UNARY(sqrt), UNARY(sin), UNARY(cos), UNARY(tanh), UNARY(erf), UNARY(sigmoid),
-    UNARY(relu), UNARY(abs),
+    UNARY(exp),
+    UNARY(log),
+    UNARY(sqrt),
+    UNARY(sin),
+    UNARY(cos),
+    UNARY(tanh),
+    UNARY(erf),
+    UNARY(sigmoid),
+    UNARY(relu),
+    UNARY(abs),
     {"min", "", {ARG("x"), ARG("y")}, run_minmax, OP_min},
     {"max", "", {ARG("x"), ARG("y")}, run_minmax, OP_max},
     {"min", "A", {ARG("x")}, run_reduce, OP_rmin},
@@ -656,15 +763,29 @@ static const Builtin builtins[] = {
     {"pos", "a", {{.name = NULL}}, run_pos, OP_pos},
     {"dot", "A", {ARG("x"), ARG("y")}, run_dot, OP_dot},
     {"softmax", "A", {ARG("x")}, run_softmax, OP_softmax},
-    {"normalize", "A", {ARG("x"), {.name = "eps", .kind = F_number, .value = 1e-5}, {.name = "center", .kind = F_bool, .value = 1}}, run_softmax, OP_normalize},
+    {"normalize",
+     "A",
+     {ARG("x"),
+      {.name = "eps", .kind = F_number, .value = 1e-5},
+      {.name = "center", .kind = F_bool, .value = 1}},
+     run_softmax,
+     OP_normalize},
     {"dropout", "?A", {ARG("x"), ARG("rate")}, run_dropout, OP_dropout},
     {"topk", "a>k", {ARG("x")}, run_topk, OP_topk},
     {"concat", "a,b>c", {ARG("x"), ARG("y")}, run_concat, OP_concat},
     {"cross_entropy", "a", {ARG("x"), ARG("label")}, run_cross_entropy, OP_cross_entropy},
-    {"attention", "K,D",
-	{ARG("q"), ARG("k"), ARG("v"), {.name = "mask", .kind = F_bool, .value = 1}, {.name = "bias", .kind = F_number, .value = 0}, {.name = "scale", .kind = F_computed, .value = 0}, {.name = "cap", .kind = F_number, .value = 0},
-	    {.name = "drop", .kind = F_computed, .value = 0}},
-	run_attention, OP_attention},
+    {"attention",
+     "K,D",
+     {ARG("q"),
+      ARG("k"),
+      ARG("v"),
+      {.name = "mask", .kind = F_bool, .value = 1},
+      {.name = "bias", .kind = F_number, .value = 0},
+      {.name = "scale", .kind = F_computed, .value = 0},
+      {.name = "cap", .kind = F_number, .value = 0},
+      {.name = "drop", .kind = F_computed, .value = 0}},
+     run_attention,
+     OP_attention},
     {"normal", "", {ARG("std")}, run_init, OP_none},
     {"uniform", "", {ARG("low"), ARG("high")}, run_init, OP_none},
 };
@@ -692,12 +813,13 @@ builtin_call(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	int n = 0;
 	one(out, poison());
 	if (c->subs && !*b->sig && b + 1 < builtins + COUNTOF(builtins)) {
-		for (const Builtin *o = b + 1; o < builtins + COUNTOF(builtins); o++) /* max[a](x) beside max(x, y) */
+		for (const Builtin *o = b + 1; o < builtins + COUNTOF(builtins);
+		     o++) /* max[a](x) beside max(x, y) */
 			if (!strcmp(o->name, b->name)) b = o;
 	}
 	if (c->tail) {
 		fe_error(e, f, c->tail->at, "'%s' has no parameters to %s", b->name,
-		    c->tail->name ? "multiply" : "name");
+			 c->tail->name ? "multiply" : "name");
 		return;
 	}
 	if (!match_groups(e, f, c, b->sig, b->name)) return;
@@ -705,6 +827,8 @@ builtin_call(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 		n++;
 	if (!bind_formals(e, f, c, b->formals, n)) return;
 	for (int i = 0; i < n; i++)
-		if (c->arg[i].kind == V_poison && !(b->formals[i].kind == F_computed && !c->arg_node[i])) return;
+		if (c->arg[i].kind == V_poison &&
+		    !(b->formals[i].kind == F_computed && !c->arg_node[i]))
+			return;
 	b->run(e, f, c, b, out);
 }

@@ -35,12 +35,14 @@ param_type(Elab *e, Frame *f, const Node *n, Param *p)
 		AxisList dim;
 		if (!names_axes(e, f, d->a, &dim)) return false;
 		if (all.n + dim.n > MAX_AXES || p->ndims == MAX_AXES) {
-			fe_error(e, f, n->name_at, "parameter '%s' has more than %d axes", str(e, n->name), MAX_AXES);
+			fe_error(e, f, n->name_at, "parameter '%s' has more than %d axes",
+				 str(e, n->name), MAX_AXES);
 			return false;
 		}
 		p->dims[p->ndims++] = dim.n;
 		for (int i = 0; i < dim.n; i++) {
-			buf_printf(&shown, "%s%s", shown.n ? " " : "", ir_axis_str(e->m, dim.a[i]));
+			buf_printf(&shown, "%s%s", shown.n ? " " : "",
+				   ir_axis_str(e->m, dim.a[i]));
 			if (axes_has(&all, dim.a[i])) {
 				twice = true;
 				continue;
@@ -52,8 +54,9 @@ param_type(Elab *e, Frame *f, const Node *n, Param *p)
 	if (!twice) return true;
 	Axis a = all.a[all.n - 1];
 	fe_error(e, f, n->name_at,
-	    "parameter '%s' has an axis twice: [%s]; note: axis other = %s, then y[other -> %s]", str(e, n->name), shown.s,
-	    ir_axis_str(e->m, a), ir_axis_str(e->m, a));
+		 "parameter '%s' has an axis twice: [%s]; note: axis other = %s, then y[other "
+		 "-> %s]",
+		 str(e, n->name), shown.s, ir_axis_str(e->m, a), ir_axis_str(e->m, a));
 	return false;
 }
 
@@ -65,13 +68,15 @@ init_const(Elab *e, Frame *f, Span at, Value v, Param *p)
 	AxisList missing = {0};
 	Value r = v;
 	if (t.dt == DT_bool) {
-		fe_error(e, f, at, "a first value is a number; float(b) makes 0 and 1 of a bool");
+		fe_error(e, f, at,
+			 "a first value is a number; float(b) makes 0 and 1 of a bool");
 		return false;
 	}
 	for (int i = 0; i < t.n; i++) {
 		if (type_find(&p->type, t.ax[i].a) >= 0) continue;
-		fe_error(e, f, at, "the first value has the axis '%s', the parameter has not: %s", ir_axis_str(e->m, t.ax[i].a),
-		    type_axes_text(e, &p->type));
+		fe_error(e, f, at,
+			 "the first value has the axis '%s', the parameter has not: %s",
+			 ir_axis_str(e->m, t.ax[i].a), type_axes_text(e, &p->type));
 		return false;
 	}
 	for (int i = 0; i < p->type.n; i++)
@@ -80,8 +85,12 @@ init_const(Elab *e, Frame *f, Span at, Value v, Param *p)
 	if (r.kind == V_poison) return false;
 	t = type_of(e, r);
 	Attr axes = attr_make_axes(AK_axes, &missing);
-	EmitArgs a = {.code = missing.n ? OP_broadcast : OP_copy, .in = &v, .nin = 1, .attrs = &axes, .nattr = missing.n > 0,
-	    .want = &p->type};
+	EmitArgs a = {.code = missing.n ? OP_broadcast : OP_copy,
+		      .in = &v,
+		      .nin = 1,
+		      .attrs = &axes,
+		      .nattr = missing.n > 0,
+		      .want = &p->type};
 	v = r;
 	if (!type_equal(&t, &p->type) && !emit(e, f, at, &a, &r, 1)) return false;
 	p->init = INIT_const;
@@ -97,7 +106,8 @@ param_init(Elab *e, Frame *f, const Node *n, Param *p)
 	case V_poison: return false;
 	case V_number:
 		if (v.is_bool) {
-			fe_error(e, f, n->b->at, "a first value is a number, not true or false");
+			fe_error(e, f, n->b->at,
+				 "a first value is a number, not true or false");
 			return false;
 		}
 		p->init = INIT_value;
@@ -111,7 +121,8 @@ param_init(Elab *e, Frame *f, const Node *n, Param *p)
 	case V_const: return init_const(e, f, n->b->at, v, p);
 	default:
 		fe_error(e, f, n->b->at,
-		    "a first value is known when compiled: a number, a constant tensor, normal(std) or uniform(low, high)");
+			 "a first value is known when compiled: a number, a constant tensor, "
+			 "normal(std) or uniform(low, high)");
 		return false;
 	}
 }
@@ -122,14 +133,20 @@ param_factors(Elab *e, Frame *f, const Node *n, Param *p)
 	p->decay = p->lr = 1;
 	for (const Node *a = n->c; a; a = a->next) {
 		const char *name = str(e, a->name);
-		double *to = !strcmp(name, "decay") ? &p->decay : !strcmp(name, "lr") ? &p->lr : NULL;
+		double *to = !strcmp(name, "decay") ? &p->decay
+			     : !strcmp(name, "lr")  ? &p->lr
+						    : NULL;
 		if (!to) {
-			fe_error(e, f, a->name_at, "a parameter has no option '%s'; there are 'decay' and 'lr'", name);
+			fe_error(e, f, a->name_at,
+				 "a parameter has no option '%s'; there are 'decay' and 'lr'",
+				 name);
 			return false;
 		}
-		if (!any_number(e, f, a->a->at, eval(e, f, a->a), "this factor", to)) return false;
+		if (!any_number(e, f, a->a->at, eval(e, f, a->a), "this factor", to))
+			return false;
 		if (*to < 0) {
-			fe_error(e, f, a->a->at, "'%s' is a factor, at least 0, but this is %s", name, num_text(e, *to));
+			fe_error(e, f, a->a->at, "'%s' is a factor, at least 0, but this is %s",
+				 name, num_text(e, *to));
 			return false;
 		}
 	}
@@ -143,7 +160,9 @@ param_name(Elab *e, Frame *f, const Node *n, Param *p, Name *local)
 	if (n->has_text && !expand_name(e, f, n->name_at, n->text, &part)) return false;
 	*local = join_path(e, f->path, part);
 	/* `{axis}` in the name: one file entry for each index */
-	if (f->per.i && strstr(str(e, *local), name_str(e->ctx->names, name_fmt(e->ctx->names, "{%s}", ir_axis_str(e->m, f->per)))))
+	if (f->per.i && strstr(str(e, *local),
+			       name_str(e->ctx->names, name_fmt(e->ctx->names, "{%s}",
+								ir_axis_str(e->m, f->per)))))
 		p->per = f->per;
 	if (f->per.i && !p->per.i) {
 		if (p->ndims == MAX_AXES) return false;
@@ -161,8 +180,8 @@ param_size(Elab *e, Frame *f, const Node *n, const Param *p)
 	for (int i = 0; i < p->type.n; i++)
 		count *= (double)ir_extent(e->m, p->type.ax[i].a);
 	if (count <= (double)FE_MAX_ELEMENTS) return true;
-	fe_error(e, f, n->name_at, "parameter '%s' has %.3g elements, more than %.3g", str(e, n->name), count,
-	    (double)FE_MAX_ELEMENTS);
+	fe_error(e, f, n->name_at, "parameter '%s' has %.3g elements, more than %.3g",
+		 str(e, n->name), count, (double)FE_MAX_ELEMENTS);
 	return false;
 }
 
@@ -184,8 +203,10 @@ value_name(Elab *e, Name local)
 {
 	Buf b;
 	buf_init(&b, e->arena);
+	buf_puts(&b, "");
 	for (const char *s = str(e, local); *s; s++) {
-		bool word = (*s >= '0' && *s <= '9') || ((*s | 32) >= 'a' && (*s | 32) <= 'z') || *s == '_';
+		bool word = (*s >= '0' && *s <= '9') ||
+			    ((*s | 32) >= 'a' && (*s | 32) <= 'z') || *s == '_';
 		if (!b.n && !((*s | 32) >= 'a' && (*s | 32) <= 'z')) buf_putc(&b, 'w');
 		buf_putc(&b, word || *s == '.' ? *s : '_');
 	}
@@ -200,7 +221,8 @@ add_weight(Elab *e, Frame *f, Span at, uint32_t param, Name local)
 		fe_error(e, f, at, "a layer with more than %d parameters", MAX_SLOTS - 1);
 		return poison();
 	}
-	Val v = ir_port(e->m, &e->body, PORT_weight, (uint16_t)e->nweights, value_name(e, local), e->m->params[param].type);
+	Val v = ir_port(e->m, &e->body, PORT_weight, (uint16_t)e->nweights,
+			value_name(e, local), e->m->params[param].type);
 	Value x = cast(e, f, at, tensor_value(e, v, false), e->model);
 	Weight w = {param, local, x.v};
 	PUSH(e->arena, e->weights, e->nweights, e->cweights, w);
@@ -212,12 +234,14 @@ read_shared(Elab *e, Frame *f, Span at, uint32_t shared)
 {
 	Shared *s = &e->shared[shared];
 	if (!e->body_open) {
-		fe_error(e, f, at, "'%s' is a parameter; parameters are read in layers", text_of(e, f, at));
+		fe_error(e, f, at, "'%s' is a parameter; parameters are read in layers",
+			 text_of(e, f, at));
 		return poison();
 	}
 	if (!s->index) s->index = 1 + add_param(e, &s->p, s->local, true);
 	for (uint32_t i = 0; i < e->nweights; i++)
-		if (e->weights[i].param == s->index - 1) return tensor_value(e, e->weights[i].v, false);
+		if (e->weights[i].param == s->index - 1)
+			return tensor_value(e, e->weights[i].v, false);
 	return add_weight(e, f, at, s->index - 1, s->local);
 }
 
@@ -228,11 +252,13 @@ declare_param(Elab *e, Frame *f, const Node *n)
 	Name local = 0;
 	bool top = !f->caller, ok = false;
 	if (!top && !e->body_open) {
-		fe_error(e, f, n->name_at, "'forward' owns no parameters; declare '%s' at the top or in a layer",
-		    str(e, n->name));
+		fe_error(e, f, n->name_at,
+			 "'forward' owns no parameters; declare '%s' at the top or in a layer",
+			 str(e, n->name));
 	} else {
-		ok = param_type(e, f, n, &p) && param_size(e, f, n, &p) && param_init(e, f, n, &p) && param_factors(e, f, n, &p) &&
-		    param_name(e, f, n, &p, &local);
+		ok = param_type(e, f, n, &p) && param_size(e, f, n, &p) &&
+		     param_init(e, f, n, &p) && param_factors(e, f, n, &p) &&
+		     param_name(e, f, n, &p, &local);
 	}
 	if (!may_declare(e, f, n->name, n->name_at, top ? SY_param : SY_value)) return;
 	Value v = poison();
@@ -255,6 +281,17 @@ declare_param(Elab *e, Frame *f, const Node *n)
 
 /* ---- names, at the end ---- */
 
+static void
+note_first(Elab *e, const Loc *first, const Loc *second)
+{
+	if (first->line != second->line || first->col != second->col)
+		diag_note(e->ctx->diag, *first, "the first is this one");
+	else
+		diag_note(e->ctx->diag, (Loc){0},
+			  "it is made more than once here; a number in the name tells them "
+			  "apart: as \"{i}\"");
+}
+
 /* Full names; parameters nobody reads are left out, with a warning. */
 void
 finish_params(Elab *e, const uint32_t *user)
@@ -264,29 +301,36 @@ finish_params(Elab *e, const uint32_t *user)
 	uint32_t *moved = NEW_N(e->arena, uint32_t, m->nparams + 1), n = 0;
 	for (uint32_t i = 0; i < e->nshared; i++)
 		if (!e->shared[i].index)
-			diag_warn(e->ctx->diag, e->shared[i].p.loc, "parameter '%s' is never read; it is left out",
-			    str(e, e->shared[i].local));
+			diag_warn(e->ctx->diag, e->shared[i].p.loc,
+				  "parameter '%s' is never read; it is left out",
+				  str(e, e->shared[i].local));
 	for (uint32_t i = 0; i < m->nparams; i++) {
 		Param *p = &m->params[i];
 		const Owned *o = &e->owned[i];
 		p->name = o->shared ? o->local : join_path(e, m->insts[o->inst].path, o->local);
 		if (!user[i]) {
-			diag_warn(e->ctx->diag, p->loc, "parameter '%s' is never read; it is left out", str(e, p->name));
+			diag_warn(e->ctx->diag, p->loc,
+				  "parameter '%s' is never read; it is left out",
+				  str(e, p->name));
 			continue;
 		}
 		p->owner = user[i] - 1;
 		uint32_t other = map_get(&seen, p->name);
 		if (!*str(e, p->name)) {
-			diag_error(e->ctx->diag, p->loc, "this parameter has an empty name; give it one with 'as'");
+			diag_error(e->ctx->diag, p->loc,
+				   "this parameter has an empty name; give it one with 'as'");
 		} else if (other) {
 			bool told = false;
 			for (uint32_t k = 0; k < e->ntold; k++)
-				told = told || (e->told[k].line == p->loc.line && e->told[k].col == p->loc.col);
+				told = told || (e->told[k].line == p->loc.line &&
+						e->told[k].col == p->loc.col);
 			if (!told) {
 				PUSH(e->arena, e->told, e->ntold, e->ctold, p->loc);
-				diag_error(e->ctx->diag, p->loc, "two parameters are called '%s'; tell them apart with 'as'",
+				diag_error(
+				    e->ctx->diag, p->loc,
+				    "two parameters are called '%s'; tell them apart with 'as'",
 				    str(e, p->name));
-				diag_note(e->ctx->diag, m->params[other - 1].loc, "the first is this one");
+				note_first(e, &m->params[other - 1].loc, &p->loc);
 			}
 		} else {
 			map_put(e->arena, &seen, p->name, n + 1);

@@ -211,6 +211,7 @@ yyreport_syntax_error(const yypcontext_t *c, yyscan_t scanner, Parse *p)
 	Span at = *yypcontext_location(c);
 	Buf b;
 	(void)scanner;
+	if (p->quiet) return 0;
 	buf_init(&b, p->arena);
 	buf_printf(&b, "unexpected %s", got == YYSYMBOL_YYEMPTY ? "text" : yysymbol_name(got));
 	if (got == YYSYMBOL_NAME && at.hi <= p->len)

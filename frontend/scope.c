@@ -114,15 +114,17 @@ may_declare(Elab *e, Frame *f, Name name, Span at, SymKind k)
 			s = NULL;
 	}
 	if (!s && f->src == &e->user && k >= SY_def && builtin_find(str(e, name))) {
-		fe_error(e, f, at, "'%s' is an operation; a function needs a name of its own", str(e, name));
+		fe_error(e, f, at, "'%s' is an operation; a function needs a name of its own",
+			 str(e, name));
 		return false;
 	}
 	if (!s) return true;
 	bool told = s->kind == SY_axis && k != SY_axis && f->caller
-	    ? fe_error(e, f, at, "'%s' is an axis; a local name hides no axis", str(e, name))
-	    : s->kind == k ? fe_error(e, f, at, "'%s' is declared twice", str(e, name))
-			   : fe_error(e, f, at, "'%s' is %s; it cannot be %s too", str(e, name),
-				 kind_text(s->kind), article(k));
+			? fe_error(e, f, at, "'%s' is an axis; a local name hides no axis",
+				   str(e, name))
+		    : s->kind == k ? fe_error(e, f, at, "'%s' is declared twice", str(e, name))
+				   : fe_error(e, f, at, "'%s' is %s; it cannot be %s too",
+					      str(e, name), kind_text(s->kind), article(k));
 	if (told) fe_note(e, f, s->at, "'%s' is declared here", str(e, name));
 	return false;
 }
@@ -132,7 +134,8 @@ may_declare(Elab *e, Frame *f, Name name, Span at, SymKind k)
 Loc
 loc_of(const Elab *e, const Frame *f, Span at)
 {
-	return f->src == &e->user ? diag_loc(e->ctx->diag, e->user.file, at.lo, at.hi) : f->call;
+	return f->src == &e->user ? diag_loc(e->ctx->diag, e->user.file, at.lo, at.hi)
+				  : f->call;
 }
 
 bool
@@ -169,7 +172,19 @@ step(Elab *e, const Frame *f, Span at)
 {
 	if (e->over || diag_stop(e->ctx->diag)) return false;
 	if (++e->steps <= FE_MAX_STEPS) return true;
-	fe_error(e, f, at, "the program is too large: more than %d steps of elaboration", FE_MAX_STEPS);
+	fe_error(e, f, at, "the program is too large: more than %d steps of elaboration",
+		 FE_MAX_STEPS);
+	e->over = true;
+	return false;
+}
+
+bool
+nest(Elab *e, const Frame *f, Span at)
+{
+	if (++e->nest <= FE_MAX_NEST) return true;
+	if (!e->over)
+		fe_error(e, f, at, "expressions and calls are more than %d levels deep",
+			 FE_MAX_NEST);
 	e->over = true;
 	return false;
 }
@@ -225,7 +240,8 @@ fe_unknown(Elab *e, const Frame *f, Span at, Name name, bool function)
 		for (uint32_t i = 1; i < scopes[k]->n; i++) {
 			const Sym *s = &scopes[k]->sym[i];
 			bool callable = s->kind == SY_def || s->kind == SY_layer;
-			if (s->kind != SY_gone && callable == function) PUSH(e->ctx->tmp, near, n, cap, s->name);
+			if (s->kind != SY_gone && callable == function)
+				PUSH(e->ctx->tmp, near, n, cap, s->name);
 		}
 	if (function) {
 		const char *ops[128];
@@ -236,7 +252,8 @@ fe_unknown(Elab *e, const Frame *f, Span at, Name name, bool function)
 	Name best = closest(e, name, near, n);
 	const char *what = function ? "function or operation" : "name";
 	if (best)
-		fe_error(e, f, at, "there is no %s '%s'; did you mean '%s'?", what, str(e, name), str(e, best));
+		fe_error(e, f, at, "there is no %s '%s'; did you mean '%s'?", what,
+			 str(e, name), str(e, best));
 	else
 		fe_error(e, f, at, "there is no %s '%s'", what, str(e, name));
 }

@@ -14,7 +14,8 @@ eval_name(Elab *e, Frame *f, const Node *n)
 	double extent = 1;
 	if (!s) {
 		if (builtin_find(str(e, n->name)) || scope_find(&e->prelude.top, n->name))
-			fe_error(e, f, n->at, "'%s' is a function; call it: %s(...)", str(e, n->name), str(e, n->name));
+			fe_error(e, f, n->at, "'%s' is a function; call it: %s(...)",
+				 str(e, n->name), str(e, n->name));
 		else
 			fe_unknown(e, f, n->at, n->name, false);
 		return poison();
@@ -26,12 +27,13 @@ eval_name(Elab *e, Frame *f, const Node *n)
 			extent *= (double)ir_extent(e->m, s->axes.a[i]);
 		return number(extent);
 	case SY_value:
-		return s->value.kind == V_ref && e->body_open ? read_ref(e, n->at, s->value.ref) : s->value;
+		return s->value.kind == V_ref && e->body_open ? read_ref(e, n->at, s->value.ref)
+							      : s->value;
 	case SY_input: return read_input(e, f, n->at, s->index);
 	case SY_param: return read_shared(e, f, n->at, s->index);
 	default:
 		fe_error(e, f, n->at, "'%s' is a %s; call it: %s(...)", str(e, n->name),
-		    s->kind == SY_layer ? "layer" : "function", str(e, n->name));
+			 s->kind == SY_layer ? "layer" : "function", str(e, n->name));
 		return poison();
 	}
 }
@@ -49,8 +51,14 @@ index_ref(Elab *e, Frame *f, const Node *n, Value x)
 		if (i.kind == V_poison) return i;
 		PUSH(e->arena, given, count, cap, i);
 	}
-	*r = (ValueRef){.ref = x.ref->ref, .type = x.ref->type, .value = x, .base = x.ref, .subs = n->b, .given = given,
-	    .frame = f, .at = n->at};
+	*r = (ValueRef){.ref = x.ref->ref,
+			.type = x.ref->type,
+			.value = x,
+			.base = x.ref,
+			.subs = n->b,
+			.given = given,
+			.frame = f,
+			.at = n->at};
 	x.ref = r;
 	return x;
 }
@@ -62,8 +70,9 @@ eval_index(Elab *e, Frame *f, const Node *n)
 	if (x.kind == V_poison) return x;
 	if (x.kind == V_ref) return index_ref(e, f, n, x);
 	if (!is_tensor(x)) {
-		fe_error(e, f, n->a->at, "'%s' is %s; it has no axes to index", text_of(e, f, n->a->at),
-		    x.kind == V_init ? "a way to draw numbers" : "a number");
+		fe_error(e, f, n->a->at, "'%s' is %s; it has no axes to index",
+			 text_of(e, f, n->a->at),
+			 x.kind == V_init ? "a way to draw numbers" : "a number");
 		return poison();
 	}
 	return index_tensor(e, f, n->b, n->at, x, NULL);
@@ -75,7 +84,8 @@ names_function(Elab *e, Frame *f, const Node *n)
 {
 	Sym *s = lookup(f, n->kind == N_call ? n->name : n->a->name);
 	(void)e;
-	return n->kind == N_call || (n->a->kind == N_name && (!s || s->kind == SY_def || s->kind == SY_layer));
+	return n->kind == N_call ||
+	       (n->a->kind == N_name && (!s || s->kind == SY_def || s->kind == SY_layer));
 }
 
 static Sym *
@@ -103,18 +113,16 @@ eval_call(Elab *e, Frame *f, const Node *n, Name bound_to, Values *out)
 	} else {
 		Sym *v = lookup(f, c.name);
 		if (v && n->kind == N_call)
-			fe_error(e, f, c.at, "'%s' is no function; it cannot be called", str(e, c.name));
+			fe_error(e, f, c.at, "'%s' is no function; it cannot be called",
+				 str(e, c.name));
 		else
 			fe_unknown(e, f, c.at, c.name, true);
 	}
 }
 
-void
-eval_many(Elab *e, Frame *f, const Node *n, Name bound_to, Values *out)
+static void
+eval_node(Elab *e, Frame *f, const Node *n, Name bound_to, Values *out)
 {
-	*out = (Values){.n = 1};
-	out->v[0] = poison();
-	if (!step(e, f, n->at)) return;
 	if (n->kind == N_call || (n->kind == N_index && names_function(e, f, n))) {
 		eval_call(e, f, n, bound_to, out);
 		return;
@@ -141,13 +149,23 @@ eval_many(Elab *e, Frame *f, const Node *n, Name bound_to, Values *out)
 	}
 }
 
+void
+eval_many(Elab *e, Frame *f, const Node *n, Name bound_to, Values *out)
+{
+	*out = (Values){.n = 1};
+	if (!step(e, f, n->at)) return;
+	if (nest(e, f, n->at)) eval_node(e, f, n, bound_to, out);
+	e->nest--;
+}
+
 Value
 eval(Elab *e, Frame *f, const Node *n)
 {
 	Values v;
 	eval_many(e, f, n, 0, &v);
 	if (v.n == 1) return v.v[0];
-	fe_error(e, f, n->at, "'%s' gives %d values where one is wanted", text_of(e, f, n->at), v.n);
+	fe_error(e, f, n->at, "'%s' gives %d values where one is wanted", text_of(e, f, n->at),
+		 v.n);
 	return poison();
 }
 
@@ -163,13 +181,15 @@ declare_axis(Elab *e, Frame *f, const Node *n)
 		if (!f->caller && set_value(e, a->name, &set)) {
 			Node literal = *a->a;
 			literal.kind = N_number;
-			ok = whole_number(e, f, &literal, set, "an extent", 1, FE_MAX_EXTENT, &extent);
+			ok = whole_number(e, f, &literal, set, "an extent", 1, FE_MAX_EXTENT,
+					  &extent);
 			if (!ok)
-				diag_note(e->ctx->diag, (Loc){0}, "'%s' is %s by --set", str(e, a->name),
-				    num_text(e, set.num));
+				diag_note(e->ctx->diag, (Loc){0}, "'%s' is %s by --set",
+					  str(e, a->name), num_text(e, set.num));
 		} else {
 			v = eval(e, f, a->a);
-			ok = whole_number(e, f, a->a, v, "an extent", 1, FE_MAX_EXTENT, &extent);
+			ok =
+			    whole_number(e, f, a->a, v, "an extent", 1, FE_MAX_EXTENT, &extent);
 		}
 		if (!may_declare(e, f, a->name, a->name_at, SY_axis)) continue;
 		Loc at = loc_of(e, f, a->name_at);
@@ -189,9 +209,12 @@ exec_bind(Elab *e, Frame *f, const Node *n)
 	for (const Node *a = n->a; a; a = a->next)
 		count++;
 	eval_many(e, f, n->b, count == 1 ? n->a->name : 0, &v);
-	bool bad = v.n == 1 && v.v[0].kind == V_poison;
+	bool bad = false;
+	for (int i = 0; i < v.n; i++)
+		bad = bad || (v.n != count && v.v[i].kind == V_poison);
 	if (!bad && v.n != count) {
-		fe_error(e, f, n->at, "%d name%s for %d value%s", count, count == 1 ? "" : "s", v.n, v.n == 1 ? "" : "s");
+		fe_error(e, f, n->at, "%d name%s for %d value%s", count, count == 1 ? "" : "s",
+			 v.n, v.n == 1 ? "" : "s");
 		bad = true;
 	}
 	for (const Node *a = n->a; a; a = a->next, k++) {
@@ -200,7 +223,8 @@ exec_bind(Elab *e, Frame *f, const Node *n)
 		if (!f->caller && set_value(e, a->name, &set)) x = set;
 		Sym *s = scope_add(e, frame_scope(f), a->name, SY_value, a->at);
 		s->value = x;
-		if (x.kind == V_tensor && f->src == &e->user && n->b->kind != N_name && val_op(&e->body, x.v))
+		if (x.kind == V_tensor && f->src == &e->user && n->b->kind != N_name &&
+		    val_op(&e->body, x.v))
 			map_put(e->arena, &e->hint, x.v.i, a->name);
 	}
 }
@@ -239,7 +263,9 @@ exec_if(Elab *e, Frame *f, const Node *n)
 	} else if (c.kind == V_number) {
 		exec_block(e, f, c.num != 0 ? n->b : n->c);
 	} else {
-		fe_error(e, f, n->a->at, "'if' is decided when compiled, but its condition is a tensor; use where(c, a, b)");
+		fe_error(e, f, n->a->at,
+			 "'if' is decided when compiled, but its condition is a tensor; use "
+			 "where(c, a, b)");
 		f->returned = true;
 		f->result = (Values){.n = 1};
 	}
@@ -249,10 +275,15 @@ static void
 exec_for(Elab *e, Frame *f, const Node *n)
 {
 	double lo, hi;
-	if (!whole_number(e, f, n->a, eval(e, f, n->a), "a loop bound", -FE_MAX_EXTENT, FE_MAX_EXTENT, &lo)) return;
-	if (!whole_number(e, f, n->b, eval(e, f, n->b), "a loop bound", -FE_MAX_EXTENT, FE_MAX_EXTENT, &hi)) return;
+	if (!whole_number(e, f, n->a, eval(e, f, n->a), "a loop bound", -FE_MAX_EXTENT,
+			  FE_MAX_EXTENT, &lo))
+		return;
+	if (!whole_number(e, f, n->b, eval(e, f, n->b), "a loop bound", -FE_MAX_EXTENT,
+			  FE_MAX_EXTENT, &hi))
+		return;
 	if (hi - lo > FE_MAX_TURNS) {
-		fe_error(e, f, n->b->at, "a loop of %s turns, more than %d", num_text(e, hi - lo), FE_MAX_TURNS);
+		fe_error(e, f, n->b->at, "a loop of %s turns, more than %d",
+			 num_text(e, hi - lo), FE_MAX_TURNS);
 		return;
 	}
 	if (!may_declare(e, f, n->name, n->name_at, SY_value)) return;
@@ -272,21 +303,26 @@ exec_for(Elab *e, Frame *f, const Node *n)
 void
 exec_block(Elab *e, Frame *f, const Node *stmts)
 {
+	if (!stmts) return;
+	if (!nest(e, f, stmts->at)) stmts = NULL;
 	for (const Node *n = stmts; n && !f->returned; n = n->next) {
-		if (!step(e, f, n->at)) return;
+		if (!step(e, f, n->at)) break;
 		switch (n->kind) {
 		case N_axis: declare_axis(e, f, n); break;
 		case N_bind: exec_bind(e, f, n); break;
 		case N_param: declare_param(e, f, n); break;
 		case N_return:
 			exec_return(e, f, n);
-			if (n->next) fe_error(e, f, n->next->at, "nothing after 'return' is reached");
+			if (n->next)
+				fe_error(e, f, n->next->at,
+					 "nothing after 'return' is reached");
 			break;
 		case N_if: exec_if(e, f, n); break;
 		case N_for: exec_for(e, f, n); break;
 		default: ICE("statement %d", (int)n->kind);
 		}
 	}
+	e->nest--;
 }
 
 void
@@ -298,7 +334,9 @@ check_results(Elab *e, Frame *f)
 		Type t = type_of(e, *v);
 		for (int k = 0; k < f->own.n; k++) {
 			if (type_find(&t, f->own.a[k]) < 0) continue;
-			fe_error(e, f, f->return_at, "the result %s has the axis '%s', which exists in this body only",
+			fe_error(
+			    e, f, f->return_at,
+			    "the result %s has the axis '%s', which exists in this body only",
 			    type_axes_text(e, &t), ir_axis_str(e->m, f->own.a[k]));
 			*v = poison();
 			break;

@@ -8,8 +8,13 @@
 void
 default_train(Train *t)
 {
-	*t = (Train){.opt = OPT_adamw, .rate = RATE_const, .peak = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
-	    .precision = DT_f32};
+	*t = (Train){.opt = OPT_adamw,
+		     .rate = RATE_const,
+		     .peak = 1e-3,
+		     .beta1 = 0.9,
+		     .beta2 = 0.999,
+		     .eps = 1e-8,
+		     .precision = DT_f32};
 }
 
 static const struct {
@@ -19,13 +24,26 @@ static const struct {
 	OptKind opt;
 	bool is_rate;
 } calls[] = {
-#define REQ(n)    {.name = n}
-#define OPT(n, x) {.name = n, .kind = F_number, .value = x}
-    {"adamw", {REQ("lr"), OPT("beta1", 0.9), OPT("beta2", 0.999), OPT("eps", 1e-8), OPT("decay", 0)}, .opt = OPT_adamw},
+#define REQ(n)            \
+	{                 \
+		.name = n \
+	}
+#define OPT(n, x)                                       \
+	{                                               \
+		.name = n, .kind = F_number, .value = x \
+	}
+    {"adamw",
+     {REQ("lr"), OPT("beta1", 0.9), OPT("beta2", 0.999), OPT("eps", 1e-8), OPT("decay", 0)},
+     .opt = OPT_adamw},
     {"sgd", {REQ("lr"), OPT("momentum", 0), OPT("decay", 0)}, .opt = OPT_sgd},
-    {"cosine", {REQ("peak"), OPT("warmup", 0), REQ("steps"), OPT("floor", 0)}, .rate = RATE_cosine, .is_rate = true},
-    {"linear_decay", {REQ("peak"), OPT("warmup", 0), REQ("steps"), OPT("floor", 0)}, .rate = RATE_linear_decay,
-	.is_rate = true},
+    {"cosine",
+     {REQ("peak"), OPT("warmup", 0), REQ("steps"), OPT("floor", 0)},
+     .rate = RATE_cosine,
+     .is_rate = true},
+    {"linear_decay",
+     {REQ("peak"), OPT("warmup", 0), REQ("steps"), OPT("floor", 0)},
+     .rate = RATE_linear_decay,
+     .is_rate = true},
     {"inverse_sqrt", {REQ("peak"), REQ("warmup")}, .rate = RATE_inverse_sqrt, .is_rate = true},
 };
 
@@ -38,12 +56,15 @@ train_call(Elab *e, Frame *f, const Node *n, bool rate, double *arg, const Node 
 	size_t k = 0;
 	int nf = 0;
 	call_of(n, &c);
-	while (k < COUNTOF(calls) && (calls[k].is_rate != rate || strcmp(calls[k].name, str(e, c.name))))
+	while (k < COUNTOF(calls) &&
+	       (calls[k].is_rate != rate || strcmp(calls[k].name, str(e, c.name))))
 		k++;
 	if (k == COUNTOF(calls)) {
-		fe_error(e, f, c.at, rate ? "'%s' is no learning rate; there are a number, cosine, linear_decay and inverse_sqrt"
-					  : "'%s' is no optimizer; there are adamw and sgd",
-		    str(e, c.name));
+		fe_error(e, f, c.at,
+			 rate ? "'%s' is no learning rate; there are a number, cosine, "
+				"linear_decay and inverse_sqrt"
+			      : "'%s' is no optimizer; there are adamw and sgd",
+			 str(e, c.name));
 		return -1;
 	}
 	if (c.subs || c.tail) {
@@ -57,7 +78,8 @@ train_call(Elab *e, Frame *f, const Node *n, bool rate, double *arg, const Node 
 		const Formal *fo = &calls[k].formals[i];
 		Buf what;
 		if (!c.arg_node[i] && fo->kind == F_required) {
-			fe_error(e, f, c.at, "'%s' lacks its argument '%s'", calls[k].name, fo->name);
+			fe_error(e, f, c.at, "'%s' lacks its argument '%s'", calls[k].name,
+				 fo->name);
 			return -1;
 		}
 		arg[i] = fo->value;
@@ -68,10 +90,13 @@ train_call(Elab *e, Frame *f, const Node *n, bool rate, double *arg, const Node 
 		if (!c.arg_node[i]) continue;
 		buf_init(&what, e->arena);
 		buf_printf(&what, "'%s'", fo->name);
-		if (!any_number(e, f, c.arg_at[i], eval(e, f, c.arg_node[i]), what.s, &arg[i])) return -1;
+		if (!any_number(e, f, c.arg_at[i], eval(e, f, c.arg_node[i]), what.s, &arg[i]))
+			return -1;
 		if (arg[i] < 0 || (fo->name[0] == 'b' && arg[i] >= 1)) {
-			fe_error(e, f, c.arg_at[i], "'%s' is %s, but it is to be %s", fo->name, num_text(e, arg[i]),
-			    fo->name[0] == 'b' ? "at least 0 and less than 1" : "at least 0");
+			fe_error(e, f, c.arg_at[i], "'%s' is %s, but it is to be %s", fo->name,
+				 num_text(e, arg[i]),
+				 fo->name[0] == 'b' ? "at least 0 and less than 1"
+						    : "at least 0");
 			return -1;
 		}
 	}
@@ -83,9 +108,11 @@ train_rate_of(Elab *e, Frame *f, const Node *n, Train *t)
 {
 	double arg[5] = {0};
 	if (n->kind != N_call) {
-		if (!any_number(e, f, n->at, eval(e, f, n), "a learning rate", &t->peak)) return;
+		if (!any_number(e, f, n->at, eval(e, f, n), "a learning rate", &t->peak))
+			return;
 		t->rate = RATE_const;
-		if (t->peak < 0) fe_error(e, f, n->at, "a learning rate of %s", num_text(e, t->peak));
+		if (t->peak < 0)
+			fe_error(e, f, n->at, "a learning rate of %s", num_text(e, t->peak));
 		return;
 	}
 	int k = train_call(e, f, n, true, arg, NULL);
@@ -96,9 +123,11 @@ train_rate_of(Elab *e, Frame *f, const Node *n, Train *t)
 	t->steps = t->rate == RATE_inverse_sqrt ? 0 : arg[2];
 	t->floor = t->rate == RATE_inverse_sqrt ? 0 : arg[3];
 	if (t->rate == RATE_inverse_sqrt ? t->warmup <= 0 : t->steps <= t->warmup)
-		fe_error(e, f, n->at, t->rate == RATE_inverse_sqrt ? "'warmup' is at least 1"
-								   : "the rate falls from step %s to %s, which is no time",
-		    num_text(e, t->warmup), num_text(e, t->steps));
+		fe_error(e, f, n->at,
+			 t->rate == RATE_inverse_sqrt
+			     ? "'warmup' is at least 1"
+			     : "the rate falls from step %s to %s, which is no time",
+			 num_text(e, t->warmup), num_text(e, t->steps));
 }
 
 static void
@@ -137,20 +166,30 @@ train_option(Elab *e, Frame *f, const Node *n)
 		train_optimizer(e, f, n->b, t);
 	} else if (!strcmp(name, "clip")) {
 		if (!any_number(e, f, n->b->at, eval(e, f, n->b), "'clip'", &t->clip)) return;
-		if (t->clip < 0) fe_error(e, f, n->b->at, "'clip' is a norm, at least 0, but this is %s", num_text(e, t->clip));
+		if (t->clip < 0)
+			fe_error(e, f, n->b->at, "'clip' is a norm, at least 0, but this is %s",
+				 num_text(e, t->clip));
 	} else if (!strcmp(name, "seed")) {
-		if (whole_number(e, f, n->b, eval(e, f, n->b), "a seed", 0, 9007199254740991.0, &x)) t->seed = (uint64_t)x;
+		if (whole_number(e, f, n->b, eval(e, f, n->b), "a seed", 0, 9007199254740991.0,
+				 &x))
+			t->seed = (uint64_t)x;
 	} else if (!strcmp(name, "precision")) {
 		DType dt = n->b->kind == N_name ? dtype_parse(str(e, n->b->name)) : DT_none;
-		if (dt != DT_f32 && dt != DT_bf16) fe_error(e, f, n->b->at, "a precision is f32 or bf16");
+		if (dt != DT_f32 && dt != DT_bf16)
+			fe_error(e, f, n->b->at, "a precision is f32 or bf16");
 	} else {
 		for (size_t i = 0; i < COUNTOF(options); i++)
 			names[i] = name_of(e->ctx->names, options[i]);
 		Name best = closest(e, n->a->name, names, COUNTOF(options));
 		if (best)
-			fe_error(e, f, n->a->at, "'train' has no option '%s'; did you mean '%s'?", name, str(e, best));
+			fe_error(e, f, n->a->at,
+				 "'train' has no option '%s'; did you mean '%s'?", name,
+				 str(e, best));
 		else
-			fe_error(e, f, n->a->at, "'train' has no option '%s'; there are optimizer, clip, precision and seed", name);
+			fe_error(e, f, n->a->at,
+				 "'train' has no option '%s'; there are optimizer, clip, "
+				 "precision and seed",
+				 name);
 	}
 }
 
@@ -161,7 +200,8 @@ elab_train(Elab *e, Frame *f, const Node *block)
 	e->m->train.given = true;
 	for (const Node *n = block; n; n = n->next) {
 		if (n->kind != N_bind || n->a->next) {
-			fe_error(e, f, n->at, "'train' holds options: optimizer, clip, precision and seed");
+			fe_error(e, f, n->at,
+				 "'train' holds options: optimizer, clip, precision and seed");
 			continue;
 		}
 		if (map_get(&seen, n->a->name)) {

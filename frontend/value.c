@@ -58,12 +58,14 @@ in_body(Elab *e, Frame *f, Span at, Value *v)
 {
 	if (v->kind == V_poison) return false;
 	if (v->kind == V_init) {
-		fe_error(e, f, at, "'%s' is a way to draw numbers, not a tensor", text_of(e, f, at));
+		fe_error(e, f, at, "'%s' is a way to draw numbers, not a tensor",
+			 text_of(e, f, at));
 		return false;
 	}
 	if (v->kind != V_ref) return true;
-	fe_error(e, f, at, "'forward' calls layers and computes numbers; compute '%s' in a layer",
-	    text_of(e, f, at));
+	fe_error(e, f, at,
+		 "'forward' calls layers and computes numbers; compute '%s' in a layer",
+		 text_of(e, f, at));
 	return false;
 }
 
@@ -87,7 +89,8 @@ same_attr(const Attr *a, const Attr *b)
 	if (a->key != b->key) return false;
 	switch (attr_info[a->key].kind) {
 	case AT_axes:
-		return a->axes.n == b->axes.n && !memcmp(a->axes.a, b->axes.a, sizeof(Axis) * a->axes.n);
+		return a->axes.n == b->axes.n &&
+		       !memcmp(a->axes.a, b->axes.a, sizeof(Axis) * a->axes.n);
 	case AT_axis: return a->axis.i == b->axis.i;
 	case AT_num: return !memcmp(&a->num, &b->num, sizeof a->num);
 	default: return a->i == b->i;
@@ -123,8 +126,8 @@ small_enough(Elab *e, Frame *f, Span at, const Type *t)
 	for (int k = 0; k < t->n; k++)
 		count *= (double)ir_extent(e->m, t->ax[k].a);
 	if (count <= (double)FE_MAX_ELEMENTS) return true;
-	fe_error(e, f, at, "a tensor %s would have %.3g elements, more than %.3g", type_axes_text(e, t), count,
-	    (double)FE_MAX_ELEMENTS);
+	fe_error(e, f, at, "a tensor %s would have %.3g elements, more than %.3g",
+		 type_axes_text(e, t), count, (double)FE_MAX_ELEMENTS);
 	return false;
 }
 
@@ -157,15 +160,22 @@ emit(Elab *e, Frame *f, Span at, const EmitArgs *a, Value *out, int nout)
 	for (int i = 0; i < a->nin; i++)
 		konst = konst && in[i].kind == V_const;
 	if (!konst && !e->body_open) {
-		fe_error(e, f, at, "'forward' calls layers and computes numbers; compute '%s' in a layer",
-		    text_of(e, f, at));
+		fe_error(e, f, at,
+			 "'forward' calls layers and computes numbers; compute '%s' in a layer",
+			 text_of(e, f, at));
 		return false;
 	}
 	for (int i = 0; i < a->nin; i++)
 		vals[i] = !konst && in[i].kind == V_const ? localise(e, in[i], loc) : in[i].v;
 	Body *body = konst ? &e->konst : &e->body;
-	OpArgs o = {.code = a->code, .in = vals, .nin = a->nin, .attrs = a->attrs, .nattr = a->nattr, .loc = loc,
-	    .want = a->want, .hint = name_of(e->ctx->names, op_info[a->code].text)};
+	OpArgs o = {.code = a->code,
+		    .in = vals,
+		    .nin = a->nin,
+		    .attrs = a->attrs,
+		    .nattr = a->nattr,
+		    .loc = loc,
+		    .want = a->want,
+		    .hint = name_of(e->ctx->names, op_info[a->code].text)};
 	const Op *op = konst ? find_const_op(e, &o, &key) : NULL;
 	if (!op) {
 		op = ir_emit(e->m, body, e->ctx->diag, &o);
@@ -191,7 +201,8 @@ Value
 emit2(Elab *e, Frame *f, Span at, OpCode code, Value x, Value y, DType dt)
 {
 	Value r, in[2] = {x, y};
-	emit(e, f, at, &(EmitArgs){.code = code, .in = in, .nin = 2, .dt = dt, .ncast = 2}, &r, 1);
+	emit(e, f, at, &(EmitArgs){.code = code, .in = in, .nin = 2, .dt = dt, .ncast = 2}, &r,
+	     1);
 	return r;
 }
 
@@ -200,8 +211,11 @@ constant(Elab *e, double x, DType dt)
 {
 	Attr value = attr_make_num(AK_value, x);
 	Type t = {.dt = dt};
-	OpArgs o = {.code = OP_const, .attrs = &value, .nattr = 1, .want = &t,
-	    .hint = name_of(e->ctx->names, "c")};
+	OpArgs o = {.code = OP_const,
+		    .attrs = &value,
+		    .nattr = 1,
+		    .want = &t,
+		    .hint = name_of(e->ctx->names, "c")};
 	Name key;
 	const Op *op = find_const_op(e, &o, &key);
 	Val v = op ? op->out[0] : ir_const(e->m, &e->konst, dt, x, (Loc){0});
@@ -215,7 +229,9 @@ cast(Elab *e, Frame *f, Span at, Value x, DType dt)
 {
 	if (x.kind == V_number) {
 		if (dt == DT_i32 && fabs(x.num) > FE_MAX_EXTENT) {
-			fe_error(e, f, at, "%s is more than an int holds; float(x) goes further", num_text(e, x.num));
+			fe_error(e, f, at,
+				 "%s is more than an int holds; float(x) goes further",
+				 num_text(e, x.num));
 			return poison();
 		}
 		return constant(e, x.num, dt);
@@ -223,7 +239,9 @@ cast(Elab *e, Frame *f, Span at, Value x, DType dt)
 	if (!is_tensor(x) || type_of(e, x).dt == dt) return x;
 	Attr to = attr_make_dtype(AK_dtype, dt);
 	Value r;
-	if (!emit(e, f, at, &(EmitArgs){.code = OP_cast, .in = &x, .nin = 1, .attrs = &to, .nattr = 1}, &r, 1))
+	if (!emit(e, f, at,
+		  &(EmitArgs){.code = OP_cast, .in = &x, .nin = 1, .attrs = &to, .nattr = 1},
+		  &r, 1))
 		return poison();
 	bool rounds = dt == DT_i32;
 	set_bounds(&r, rounds ? trunc(x.lo) : x.lo, rounds ? trunc(x.hi) : x.hi);
@@ -253,7 +271,9 @@ const_slot(Elab *e, Val v)
 	uint32_t slot = map_get(&e->slots, v.i);
 	if (slot) return slot - 1;
 	if (e->m->nconsts >= MAX_SLOTS - 1) {
-		if (!e->over) diag_error(e->ctx->diag, (Loc){0}, "more than %d constant tensors", MAX_SLOTS - 1);
+		if (!e->over)
+			diag_error(e->ctx->diag, (Loc){0}, "more than %d constant tensors",
+				   MAX_SLOTS - 1);
 		e->over = true;
 		return 0;
 	}
@@ -276,13 +296,16 @@ localise(Elab *e, Value x, Loc at)
 	if (op->code == OP_const) {
 		v = ir_const(e->m, &e->body, t.dt, attr_num(op, AK_value), at);
 	} else if (op->code == OP_pos) {
-		OpArgs o = {.code = OP_pos, .attrs = op->attrs, .nattr = op->nattr, .loc = at,
-		    .hint = name_of(e->ctx->names, "pos")};
+		OpArgs o = {.code = OP_pos,
+			    .attrs = op->attrs,
+			    .nattr = op->nattr,
+			    .loc = at,
+			    .hint = name_of(e->ctx->names, "pos")};
 		v = ir_emit(e->m, &e->body, NULL, &o)->out[0];
 	} else {
 		uint32_t slot = const_slot(e, x.v);
 		v = ir_port(e->m, &e->body, PORT_const, (uint16_t)slot,
-		    name_of(e->ctx->names, op_info[op->code].text), t);
+			    name_of(e->ctx->names, op_info[op->code].text), t);
 	}
 	map_put(e->arena, &e->local_of, x.v.i, v.i);
 	return v;
