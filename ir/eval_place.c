@@ -1,0 +1,563 @@
+/*
+ * eval_place.c - where the interpreter keeps things: the state of a rank, frames of instances, the arena of level mem.
+ *
+ * Input: a module of any level. Output: ranks with their programs, and a Place for every parameter, input, result,
+ * saved value, cotangent and carry. Above level mem each is an array of its own; at level mem all are offsets in one
+ * arena of bytes, as planned, so that a wrong plan gives wrong numbers. Sizes are checked before anything is allocated.
+ */
+#include "ir/eval.h"
+
+#include <math.h>
+#include <string.h>
+
+static const int64_t MAX_DOUBLES = (int64_t)1 << 29; /* 4 GiB */
+
+double *
+eval_doubles(Eval *e, Arena *a, int64_t n)
+{
+	if (n > MAX_DOUBLES || e->cells > MAX_DOUBLES - n) {
+		diag_error(e->diag, (Loc){0}, "the interpreter holds whole tensors: %lld elements, at most %lld",
+		    (long long)n + (long long)e->cells, (long long)MAX_DOUBLES);
+		return NULL;
+	}
+	e->cells += n;
+	return NEW_N(a, double, n + 1);
+}
+
+/* ---- coordinates ---- */
+
+/* Mixed radix over the ranks of the stage, the last mesh axis fastest; axis 0 is the microbatch. */
+void
+eval_coords(const Rank *r, const Mesh *mesh, uint32_t mb, uint32_t *coord)
+{
+	uint32_t rest = r->id - r->first;
+
+	memset(coord, 0, MAX_MESH * sizeof *coord);
+	if (!mesh) return;
+	for (int a = mesh->n - 1; a > 0; a--) {
+		coord[a] = rest % mesh->ax[a].degree;
+		rest /= mesh->ax[a].degree;
+	}
+	coord[0] = mb < mesh->ax[0].degree ? mb : 0;
+}
+
+bool
+eval_counts(const Mesh *mesh, const uint32_t *coord, const Type *t)
+{
+	bool split[MAX_MESH] = {0};
+
+	for (int k = 0; k < t->n; k++)
+		for (int s = 0; s < t->ax[k].nshard; s++) split[t->ax[k].shard[s]] = true;
+	for (int a = 0; mesh && a < mesh->n; a++)
+		if (coord[a] && !split[a] && !(t->partial >> a & 1)) return false;
+	return true;
+}
+
+/* ---- bytes ---- */
+
+/* Floats of two bytes hold bf16, of four float, else double. */
+static double
+decode(DType dt, const unsigned char *p, int64_t width)
+{
+	int32_t whole;
+	uint32_t half = 0;
+	float f;
+	double d;
+
+	if (dt == DT_bool) return *p != 0;
+	if (dt == DT_i32) return memcpy(&whole, p, sizeof whole), whole;
+	if (width >= 8) return memcpy(&d, p, sizeof d), d;
+	if (width == 4) return memcpy(&f, p, sizeof f), f;
+	half = (uint32_t)(p[0] | p[1] << 8) << 16;
+	return memcpy(&f, &half, sizeof f), f;
+}
+
+static void
+encode(DType dt, unsigned char *p, int64_t width, double x)
+{
+	int32_t whole = (int32_t)eval_round(DT_i32, false, x);
+	float f = (float)x;
+	uint32_t bits;
+
+	if (dt == DT_bool) *p = x != 0;
+	else if (dt == DT_i32) memcpy(p, &whole, sizeof whole);
+	else if (width >= 8) memcpy(p, &x, sizeof x);
+	else if (width == 4) memcpy(p, &f, sizeof f);
+	else {
+		memcpy(&bits, &f, sizeof bits);
+		p[0] = (unsigned char)(bits >> 16), p[1] = (unsigned char)(bits >> 24);
+	}
+}
+
+static bool
+inside(Eval *e, const Rank *r, int64_t at, const Tensor *t)
+{
+	int64_t bytes = t->n * dtype_bytes(t->t.dt);
+
+	if (at >= 0 && bytes <= r->nbytes && at <= r->nbytes - bytes) return true;
+	diag_error(e->diag, (Loc){0}, "%lld bytes at %lld of an arena of %lld", (long long)bytes, (long long)at,
+	    (long long)r->nbytes);
+	return false;
+}
+
+/* Whether t is laid out like s, with the same part of the logical tensor. */
+static bool
+same_part(const Tensor *t, const Tensor *s)
+{
+	if (t->t.n != s->t.n || t->n != s->n) return false;
+	for (int k = 0; k < t->t.n; k++)
+		if (t->t.ax[k].a.i != s->t.ax[k].a.i || t->start[k] != s->start[k] || t->ext[k] != s->ext[k]) return false;
+	return true;
+}
+
+static bool
+misfit(Eval *e, const Tensor *have, const Tensor *want)
+{
+	Buf b;
+
+	buf_init(&b, e->arena);
+	ir_print_type(e->m, NULL, &have->t, &b);
+	buf_puts(&b, " does not hold ");
+	ir_print_type(e->m, NULL, &want->t, &b);
+	diag_error(e->diag, (Loc){0}, "%s", b.s);
+	return false;
+}
+
+bool
+eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a)
+{
+	uint32_t coord[MAX_MESH];
+
+	if (!p->type) return t->x = NEW_N(a, double, t->n + 1), true;
+	if (!p->x) {
+		int64_t width = dtype_bytes(t->t.dt) * e->unit;
+		if (!inside(e, r, p->at, t)) return false;
+		t->x = NEW_N(a, double, t->n + 1);
+		for (int64_t i = 0; i < t->n; i++)
+			t->x[i] = decode(t->t.dt, r->bytes + p->at * e->unit + i * width, width);
+		return true;
+	}
+	eval_coords(r, p->mesh, r->f.mb, coord);
+	Tensor s = eval_tensor(e->m, p->mesh, coord, p->type);
+	s.x = p->x;
+	if (same_part(t, &s)) return t->x = p->x, true;
+	t->x = NEW_N(a, double, t->n + 1);
+	return eval_overlap(t, &s, false) == eval_valid(t) || misfit(e, &s, t);
+}
+
+bool
+eval_store(Eval *e, const Rank *r, const Place *p, const Tensor *t)
+{
+	uint32_t coord[MAX_MESH];
+
+	if (!p->type) return true;
+	if (!p->x) {
+		int64_t width = dtype_bytes(t->t.dt) * e->unit;
+		if (!inside(e, r, p->at, t)) return false;
+		for (int64_t i = 0; i < t->n; i++)
+			encode(t->t.dt, r->bytes + p->at * e->unit + i * width, width, t->x[i]);
+		return true;
+	}
+	eval_coords(r, p->mesh, r->f.mb, coord);
+	Tensor s = eval_tensor(e->m, p->mesh, coord, p->type);
+	s.x = p->x;
+	return eval_overlap(&s, t, false) == eval_valid(t) || misfit(e, &s, t);
+}
+
+/* ---- ports ---- */
+
+bool
+eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t slot)
+{
+	uint32_t k = e->res0[inst] + result, coord[MAX_MESH];
+	bool *made = &r->cot_made[slot * e->nres + k];
+	const Place *p = &r->cots[k];
+	Ref loss = e->m->nreports ? e->m->reports[0].ref : (Ref){0};
+
+	if (*made || !p->type) return true;
+	*made = true;
+	eval_coords(r, p->mesh, r->f.mb, coord);
+	Tensor t = eval_tensor(e->m, p->mesh, coord, p->type);
+	t.x = NEW_N(r->body, double, t.n + 1);
+	if (loss.kind == REF_result && loss.i == inst && loss.result == result)
+		for (int64_t i = 0; i < t.n; i++) t.x[i] = 1;
+	return eval_store(e, r, p, &t);
+}
+
+static Place
+ref_place(const Eval *e, const Rank *r, Ref ref, uint32_t slot)
+{
+	if (ref.kind == REF_input) return r->inputs[slot * e->m->ninputs + ref.i];
+	if (ref.kind == REF_result) return r->results[slot * e->nres + e->res0[ref.i] + ref.result];
+	return (Place){0};
+}
+
+static Place
+param_place(const Eval *e, const Rank *r, uint32_t inst, const Port *p, Section s, bool owner)
+{
+	uint32_t k = e->m->insts[inst].params[p->slot];
+
+	if (owner && e->m->params[k].owner != inst) return (Place){0}; /* reads as zeros; writes are dropped */
+	return r->state[s][k];
+}
+
+Place
+eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
+{
+	static const Type scalar = {.dt = DT_f64};
+	const Instance *n = &e->m->insts[inst];
+	Ref ref;
+
+	switch (p->kind) {
+	case PORT_arg: return ref_place(e, r, n->args[p->slot], slot);
+	case PORT_weight: return param_place(e, r, inst, p, SEC_param, false);
+	case PORT_const: return r->consts[p->slot];
+	case PORT_saved:
+	case PORT_save: return r->saved[slot * e->nsave + e->save0[inst] + p->slot];
+	case PORT_cot: return r->cots[e->res0[inst] + p->slot];
+	case PORT_carry:
+	case PORT_carry_out: return r->carry[e->carry0[inst] + p->slot];
+	case PORT_grad: return param_place(e, r, inst, p, SEC_grad, true);
+	case PORT_m: return param_place(e, r, inst, p, SEC_m, false);
+	case PORT_v: return param_place(e, r, inst, p, SEC_v, false);
+	case PORT_scalar: return (Place){.x = &e->scalars[p->slot & 3], .type = &scalar};
+	case PORT_out: return r->results[slot * e->nres + e->res0[inst] + p->slot];
+	case PORT_dx:
+		ref = n->args[p->slot];
+		return ref.kind == REF_result ? r->cots[e->res0[ref.i] + ref.result] : (Place){0};
+	case PORT_dw: return param_place(e, r, inst, p, SEC_grad, false);
+	case PORT_norm: return (Place){.x = &r->sumsq, .type = &scalar};
+	case PORT_w_out: return param_place(e, r, inst, p, SEC_param, true);
+	case PORT_m_out: return param_place(e, r, inst, p, SEC_m, true);
+	case PORT_v_out: return param_place(e, r, inst, p, SEC_v, true);
+	case PORT_logits: return (Place){.x = e->logits.x, .type = e->logits.x ? &e->logits_type : NULL};
+	case PORT_COUNT: break;
+	}
+	return (Place){0};
+}
+
+/* ---- setting up ---- */
+
+static const Body *
+forward_of(const Module *m, uint32_t inst)
+{
+	return &m->bodies[m->types[m->insts[inst].type].body[BK_F]];
+}
+
+/* A place of that type: an array of its own, or the given offset. */
+static bool
+place_new(Eval *e, Place *p, const Type *t, const Mesh *mesh, int64_t at)
+{
+	*p = (Place){.at = at, .type = t, .mesh = mesh};
+	if (e->placed) return true;
+	p->x = eval_doubles(e, e->arena, type_count(e->m, mesh, t));
+	return p->x != NULL;
+}
+
+/* The gradient of a parameter is pending over what the bodies that make it say. */
+static const Type *
+grad_type(Eval *e, uint32_t param)
+{
+	const Module *m = e->m;
+	Type *t = arena_dup(e->arena, &m->params[param].type, sizeof *t);
+
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const LayerType *l = &m->types[m->insts[i].type];
+		for (uint32_t k = 0; k < l->nweights && l->body[BK_W]; k++) {
+			const Body *w = &m->bodies[l->body[BK_W]];
+			const Port *dw = m->insts[i].params[k] == param ? ir_find_port(w, PORT_dw, (uint16_t)k) : NULL;
+			if (dw) t->partial |= val_type(w, dw->v)->partial & ~1u;
+		}
+	}
+	return t;
+}
+
+static bool
+place_state(Eval *e, Rank *r)
+{
+	const Module *m = e->m;
+	int64_t begin[SEC_COUNT] = {m->mem.param, m->mem.grad, m->mem.m, m->mem.v};
+
+	for (int s = 0; s < SEC_COUNT; s++) {
+		r->state[s] = NEW_N(e->arena, Place, m->nparams);
+		if (e->placed && begin[s] < 0) continue;
+		if (s != SEC_param && (m->level == LV_graph || m->plan.forward_only)) continue;
+		for (uint32_t i = 0; i < m->nparams; i++) {
+			const Type *t = s == SEC_grad ? grad_type(e, i) : &m->params[i].type;
+			const Mesh *mesh = m->params[i].owner < m->ninsts ? ir_mesh(m, forward_of(m, m->params[i].owner)) : NULL;
+			int64_t at = e->placed ? begin[s] + m->mem.param_at[i] : -1;
+			if (!place_new(e, &r->state[s][i], t, mesh, at)) return false;
+		}
+	}
+	r->consts = NEW_N(e->arena, Place, m->nconsts);
+	for (uint32_t i = 0; i < m->nconsts; i++) {
+		const Mesh *mesh = m->const_body ? ir_mesh(m, &m->bodies[m->const_body]) : NULL;
+		if (!place_new(e, &r->consts[i], &m->consts[i], mesh, e->placed ? m->mem.consts + m->mem.const_at[i] : -1))
+			return false;
+	}
+	return true;
+}
+
+/* An input is kept as its first reader wants it: one microbatch of it. */
+static void
+input_type(const Module *m, uint32_t input, const Type **t, const Mesh **mesh)
+{
+	*t = &m->inputs[input].type, *mesh = NULL;
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		for (uint16_t a = 0; a < m->types[m->insts[i].type].nargs; a++) {
+			Ref ref = m->insts[i].args[a];
+			const Body *f = forward_of(m, i);
+			const Port *p = ir_find_port(f, PORT_arg, a);
+			if (ref.kind != REF_input || ref.i != input || !p) continue;
+			*t = val_type(f, p->v), *mesh = ir_mesh(m, f);
+			return;
+		}
+}
+
+/* Where a result lies in its slot: an argument handed on has no place of its own (out_at -1). */
+static int64_t
+result_at(const Module *m, uint32_t inst, uint16_t result)
+{
+	for (uint32_t hops = 0; hops <= m->ninsts; hops++) {
+		const LayerType *l = &m->types[m->insts[inst].type];
+		const Body *f = forward_of(m, inst);
+		const Port *out = ir_find_port(f, PORT_out, result), *from = NULL;
+		if (l->out_at[result] >= 0) return m->mem.slot_at[inst] + l->out_at[result];
+		for (uint32_t i = 0; out && i < f->nports; i++)
+			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == out->v.i) from = &f->ports[i];
+		if (!from) return -1;
+		Ref ref = m->insts[inst].args[from->slot];
+		if (ref.kind != REF_result) return ref.kind == REF_input ? m->mem.input_at[ref.i] : -1;
+		inst = ref.i, result = ref.result;
+	}
+	return -1;
+}
+
+/* Inputs, results and saved values of one slot. */
+static bool
+place_slot(Eval *e, Rank *r, uint32_t slot)
+{
+	const Module *m = e->m;
+	int64_t begin = m->mem.slots + slot * m->mem.slot_bytes;
+
+	for (uint32_t i = 0; i < m->ninputs; i++) {
+		const Type *t;
+		const Mesh *mesh;
+		input_type(m, i, &t, &mesh);
+		int64_t at = e->placed ? begin + m->mem.input_at[i] : -1;
+		if (!place_new(e, &r->inputs[slot * m->ninputs + i], t, mesh, at)) return false;
+	}
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const LayerType *l = &m->types[m->insts[i].type];
+		const Body *f = forward_of(m, i);
+		for (uint16_t k = 0; k < l->nouts; k++) {
+			const Port *out = ir_find_port(f, PORT_out, k);
+			Place *p = &r->results[slot * e->nres + e->res0[i] + k];
+			if (!out) continue;
+			int64_t at = e->placed ? begin + result_at(m, i, k) : -1;
+			if (!place_new(e, p, val_type(f, out->v), ir_mesh(m, f), at)) return false;
+		}
+		for (uint32_t k = 0; k < l->nsaved; k++) {
+			int64_t at = e->placed ? begin + m->mem.slot_at[i] + l->saved_at[k] : -1;
+			if (!place_new(e, &r->saved[slot * e->nsave + e->save0[i] + k], &l->saved[k], ir_mesh(m, f), at))
+				return false;
+		}
+	}
+	return true;
+}
+
+static bool
+place_backward(Eval *e, Rank *r)
+{
+	const Module *m = e->m;
+
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const LayerType *l = &m->types[m->insts[i].type];
+		const Body *f = forward_of(m, i);
+		for (uint16_t k = 0; k < l->nouts; k++) {
+			const Port *out = ir_find_port(f, PORT_out, k);
+			int64_t at = -1;
+			if (!out || !dtype_float(val_type(f, out->v)->dt)) continue;
+			if (e->placed) {
+				const Cot *cot = &m->mem.cot[m->mem.cot_of[i] + k];
+				at = m->mem.cots + cot->at + (i % 2 ? cot->alt : 0);
+			}
+			if (!place_new(e, &r->cots[e->res0[i] + k], val_type(f, out->v), ir_mesh(m, f), at)) return false;
+		}
+		for (uint32_t k = 0; k < l->ncarry; k++) {
+			int64_t at = e->placed ? m->mem.carry + l->carry_at[k] : -1;
+			if (!place_new(e, &r->carry[e->carry0[i] + k], &l->carry[k], ir_mesh(m, f), at)) return false;
+		}
+	}
+	return true;
+}
+
+bool
+eval_add_rank(Eval *e, Rank *r, uint32_t id, int64_t arena_bytes)
+{
+	r->id = id;
+	r->body = arena_new(), r->op = arena_new();
+	if (!e->placed) return true;
+	r->nbytes = arena_bytes;
+	r->bytes = (unsigned char *)eval_doubles(e, e->arena, arena_bytes / 8 * e->unit + 8);
+	return r->bytes != NULL;
+}
+
+static bool
+setup_rank(Eval *e, Rank *r, uint32_t id)
+{
+	const Module *m = e->m;
+	const Stage *s = NULL;
+
+	for (uint32_t k = 0; m->level >= LV_spmd && k < m->plan.nstages; k++)
+		if (id >= m->plan.stages[k].rank && id < m->plan.stages[k].rank + m->plan.stages[k].ranks) s = &m->plan.stages[k];
+	r->first = s ? s->rank : 0, r->ranks = s ? s->ranks : e->nranks;
+	if (!eval_add_rank(e, r, id, m->mem.arena_bytes)) return false;
+	r->scratch = m->mem.scratch;
+	r->acts = e->own, r->end = e->nown;
+	if (m->level >= LV_sched && s) r->acts = m->actions + s->action, r->end = s->nactions;
+	r->inputs = NEW_N(e->arena, Place, e->slots * m->ninputs);
+	r->results = NEW_N(e->arena, Place, e->slots * e->nres);
+	r->saved = NEW_N(e->arena, Place, e->slots * e->nsave);
+	r->cot_made = NEW_N(e->arena, bool, e->slots * e->nres);
+	r->cots = NEW_N(e->arena, Place, e->nres);
+	r->carry = NEW_N(e->arena, Place, e->ncarry);
+	r->report = NEW_N(e->arena, double, m->nreports);
+	if (!place_state(e, r)) return false;
+	for (uint32_t k = 0; k < e->slots; k++)
+		if (!place_slot(e, r, k)) return false;
+	return m->level == LV_graph || m->plan.forward_only || place_backward(e, r);
+}
+
+static void
+act(Eval *e, ActKind kind, BodyKind bk, uint32_t inst, uint32_t count)
+{
+	Action a = {.kind = kind, .bk = bk, .inst = inst, .count = count};
+
+	PUSH(e->arena, e->own, e->nown, e->cown, a);
+}
+
+static void
+act_all(Eval *e, BodyKind first, BodyKind last, bool reverse)
+{
+	const Module *m = e->m;
+
+	for (uint32_t k = 0; k < m->ninsts; k++)
+		for (int bk = (int)first; bk <= (int)last; bk++) {
+			uint32_t i = reverse ? m->ninsts - 1 - k : k;
+			if (m->types[m->insts[i].type].body[bk]) act(e, ACT_body, (BodyKind)bk, i, 0);
+		}
+}
+
+/* What a schedule would say if there were one. */
+static void
+own_program(Eval *e)
+{
+	bool train = e->m->level >= LV_train && !e->m->plan.forward_only;
+
+	act(e, ACT_mb, BK_F, 0, e->nmb);
+	act(e, ACT_input, BK_F, 0, 0);
+	act_all(e, BK_F, BK_F, false);
+	if (train) act_all(e, BK_B, BK_W, true);
+	act(e, ACT_end, BK_F, 0, 0);
+	if (!train) return;
+	act_all(e, BK_N, BK_N, false);
+	act(e, ACT_norm, BK_N, 0, 0);
+	act_all(e, BK_U, BK_U, false);
+}
+
+/* Sizes that a body's run would take, and meshes that do not cover a stage. */
+static bool
+check_bodies(Eval *e)
+{
+	const Module *m = e->m;
+
+	for (uint32_t i = 1; i < m->nbodies; i++) {
+		const Body *b = &m->bodies[i];
+		const Mesh *mesh = ir_mesh(m, b);
+		int64_t total = 0, degree = 1;
+		for (uint32_t v = 1; v < b->nvals && total <= MAX_DOUBLES; v++) {
+			int64_t n = type_count(m, mesh, &b->vals[v].type);
+			total = n > MAX_DOUBLES ? n : total + n;
+		}
+		if (total > MAX_DOUBLES) {
+			diag_error(e->diag, (Loc){0}, "body '%s' has values of more than %lld elements, too many to interpret",
+			    name_str(m->names, b->name), (long long)MAX_DOUBLES);
+			return false;
+		}
+		for (int a = 1; mesh && a < mesh->n; a++) degree *= mesh->ax[a].degree;
+		if (degree == 1 || degree == (int64_t)e->nranks) continue;
+		diag_error(e->diag, (Loc){0}, "body '%s' runs on a mesh of %lld ranks, but its stage has %u",
+		    name_str(m->names, b->name), (long long)degree, e->nranks);
+		return false;
+	}
+	return true;
+}
+
+/* In double, each float of the plan is given the room of a double. */
+static int64_t
+arena_unit(const Module *m, bool wide)
+{
+	int least = 8;
+
+	for (uint32_t i = 1; wide && i < m->nbodies; i++)
+		for (uint32_t v = 1; v < m->bodies[i].nvals; v++) {
+			DType dt = m->bodies[i].vals[v].type.dt;
+			if (dtype_float(dt) && dtype_bytes(dt) < least) least = dtype_bytes(dt);
+		}
+	return 8 / least;
+}
+
+bool
+eval_setup(Eval *e)
+{
+	const Module *m = e->m;
+	bool planned = m->level >= LV_spmd;
+
+	e->unit = arena_unit(m, e->wide);
+	if (e->nranks == 0) return true; /* one body: its caller brings the ranks */
+	if (planned && m->plan.nstages > 1) {
+		diag_error(e->diag, (Loc){0}, "the interpreter runs one stage; the plan has %u", m->plan.nstages);
+		return false;
+	}
+	e->nmb = planned && m->plan.microbatches ? m->plan.microbatches : 1;
+	e->slots = m->level >= LV_sched && m->plan.nstages && m->plan.stages[0].slots ? m->plan.stages[0].slots : 1;
+	if (!check_bodies(e)) return false;
+	e->res0 = NEW_N(e->arena, uint32_t, m->ninsts);
+	e->save0 = NEW_N(e->arena, uint32_t, m->ninsts);
+	e->carry0 = NEW_N(e->arena, uint32_t, m->ninsts);
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const LayerType *l = &m->types[m->insts[i].type];
+		e->res0[i] = e->nres, e->save0[i] = e->nsave, e->carry0[i] = e->ncarry;
+		e->nres += l->nouts, e->nsave += l->nsaved, e->ncarry += l->ncarry;
+	}
+	if (m->level < LV_sched) own_program(e);
+	e->ranks = NEW_N(e->arena, Rank, e->nranks);
+	for (uint32_t i = 0; i < e->nranks; i++)
+		if (!setup_rank(e, &e->ranks[i], i)) return false;
+	return true;
+}
+
+/* ---- a step ---- */
+
+void
+eval_reset(Eval *e)
+{
+	const Module *m = e->m;
+
+	for (uint32_t i = 0; i < e->nranks; i++) {
+		Rank *r = &e->ranks[i];
+		r->sumsq = 0;
+		r->f = (Frame){0};
+		memset(r->report, 0, m->nreports * sizeof *r->report);
+		for (uint32_t k = 0; k < m->nparams; k++) {
+			const Place *p = &r->state[SEC_grad][k];
+			if (!p->type) continue;
+			int64_t bytes = type_bytes(m, p->mesh, p->type);
+			if (p->x) memset(p->x, 0, (size_t)type_count(m, p->mesh, p->type) * sizeof *p->x);
+			else if (p->at >= 0 && bytes <= r->nbytes && p->at <= r->nbytes - bytes)
+				memset(r->bytes + p->at * e->unit, 0, (size_t)(bytes * e->unit));
+		}
+	}
+	if (e->logits.x) memset(e->logits.x, 0, (size_t)e->logits.n * sizeof *e->logits.x);
+}
