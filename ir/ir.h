@@ -398,6 +398,7 @@ typedef struct Ctx {
 	bool forward_only;
 	const char *plan_path; /* --plan; NULL = search */
 	const char *cluster_path;
+	bool explain;          /* the plan pass says on stdout what it tried */
 } Ctx;
 
 /* ==== axis.c / type.c ==== */

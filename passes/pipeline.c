@@ -135,6 +135,7 @@ pass_run_all(Ctx *c, Module **m, const PassOptions *o)
 	for (size_t i = COUNTOF(passes); i-- > 0;)
 		if (passes[i].in == (*m)->level) first = i;
 	bool ok = true;
+	c->explain = o->explain;
 	for (size_t i = first; ok && i < COUNTOF(passes); i++) {
 		ok = run_one(c, i, m, o);
 		if (o->stop_after && strcmp(o->stop_after, passes[i].name) == 0) break;

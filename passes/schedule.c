@@ -230,9 +230,12 @@ schedule_stage(Sched *s, Stage *k)
 bool
 pass_sched(Ctx *c, Module *m)
 {
-	for (uint32_t k = 0; k < m->plan.nstages; k++)
-		if (!m->plan.stages[k].slots) m->plan.stages[k].slots = 1; /* F and B of a microbatch follow each other */
 	Module *laid = ir_clone(m, c->tmp);
+	for (uint32_t k = 0; k < m->plan.nstages; k++) {
+		Stage *s = &m->plan.stages[k];
+		if (!s->slots) s->slots = 1; /* F and B of a microbatch follow each other */
+		laid->plan.stages[k].slots = s->slots;
+	}
 	layout_module(c, laid);
 	Sched s = {.c = c, .m = m, .trace = NEW_N(c->tmp, Trace, m->ninsts)};
 	for (uint32_t i = 0; i < m->ninsts; i++) s.trace[i] = trace_inst(c->tmp, laid, i);
