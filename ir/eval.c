@@ -109,7 +109,7 @@ eval_new(const Module *m, const EvalOptions *o, Diag *d)
 	e->input = NEW_N(e->arena, double *, m->ninputs);
 	e->fetch = NEW_N(e->arena, double *, SEC_COUNT * m->nparams);
 	e->report = NEW_N(e->arena, double, m->nreports);
-	if (o->ranks && o->ranks != planned) {
+	if (m->level >= LV_spmd && o->ranks && o->ranks != planned) {
 		diag_error(d, (Loc){0}, "%u ranks were asked for, but the plan has %u", o->ranks, planned);
 		eval_free(e);
 		return NULL;

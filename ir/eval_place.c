@@ -201,6 +201,18 @@ param_place(const Eval *e, const Rank *r, uint32_t inst, const Port *p, Section 
 	return r->state[s][k];
 }
 
+/* What B hands to W: in a buffer of its own, or (level mem) over what F saved in slot -1 - carry_at. */
+static Place
+carry_place(const Eval *e, const Rank *r, uint32_t inst, uint32_t slot, uint16_t carry)
+{
+	const LayerType *l = &e->m->types[e->m->insts[inst].type];
+	int64_t at = e->placed ? l->carry_at[carry] : 0;
+	Place p = r->carry[e->carry0[inst] + carry];
+
+	if (at < 0 && -1 - at < (int64_t)l->nsaved) p.at = r->saved[slot * e->nsave + e->save0[inst] + (uint32_t)(-1 - at)].at;
+	return p;
+}
+
 Place
 eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
 {
@@ -216,7 +228,7 @@ eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
 	case PORT_save: return r->saved[slot * e->nsave + e->save0[inst] + p->slot];
 	case PORT_cot: return r->cots[e->res0[inst] + p->slot];
 	case PORT_carry:
-	case PORT_carry_out: return r->carry[e->carry0[inst] + p->slot];
+	case PORT_carry_out: return carry_place(e, r, inst, slot, p->slot);
 	case PORT_grad: return param_place(e, r, inst, p, SEC_grad, true);
 	case PORT_m: return param_place(e, r, inst, p, SEC_m, false);
 	case PORT_v: return param_place(e, r, inst, p, SEC_v, false);

@@ -86,7 +86,7 @@ load(Eval *e, Rank *r, Val v, Tensor *t)
 
 /* ---- beginning a body ---- */
 
-/* Where an op's result goes at level mem: to its port's buffer or to scratch; -1: private. What is added to a buffer
+/* Where an op's result goes at level mem: over a dying operand, to its port's buffer or to scratch; -1: private. What is added to a buffer
  * when the body ends (dw, a shared dx, a norm) is private until then. */
 static int64_t
 result_at(const Eval *e, const Rank *r, Val v)
@@ -95,6 +95,7 @@ result_at(const Eval *e, const Rank *r, Val v)
 	const ValDef *d = &b->vals[v.i];
 
 	if (!e->placed) return -1;
+	if (d->over.i && d->space != SP_local) return r->f.cells[d->over.i].at;
 	if (d->space == SP_scratch) return r->scratch + d->offset;
 	if (d->space != SP_port) return -1;
 	for (uint32_t i = 0; i < b->nports; i++) {
@@ -158,10 +159,13 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	for (uint32_t v = 1; v < b->nvals; v++) {
 		f->cells[v].t = eval_tensor(m, mesh, f->coord, &b->vals[v].type);
 		f->cells[v].alias = is_alias(e, b, (Val){v});
-		f->cells[v].at = b->vals[v].def ? result_at(e, r, (Val){v}) : -1;
+		f->cells[v].at = -1;
 	}
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (port_is_in(b->ports[i].kind) && !bind_in(e, r, i)) return false;
+	for (uint32_t i = 0; i < b->nops; i++) /* in order: one may take over what another took over */
+		for (int k = 0; k < b->ops[i].nout; k++)
+			if (b->ops[i].out[k].i) f->cells[b->ops[i].out[k].i].at = result_at(e, r, b->ops[i].out[k]);
 	return true;
 }
 
