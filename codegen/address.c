@@ -1,0 +1,176 @@
+/*
+ * address.c - where in the arena the ports of an instance are, from the tables of level mem.
+ *
+ * A body knows none of this; the wrapper around it (host.c) passes addresses. Results that are an argument handed on
+ * and saved values kept by another buffer are followed to the buffer that holds them.
+ */
+#include "codegen/cg.h"
+
+#include <inttypes.h>
+
+static const Body *
+forward_of(const Cg *g, uint32_t inst)
+{
+	const LayerType *l = &g->m->types[g->m->insts[inst].type];
+
+	ENSURE(l->body[BK_F], "an instance without a forward body");
+	return &g->m->bodies[l->body[BK_F]];
+}
+
+/* The buffer of an in-port that F hands on as a result or saves without a copy. */
+static Where
+where_passed(const Cg *g, uint32_t inst, PortKind kind, uint16_t slot)
+{
+	const Body *f = forward_of(g, inst);
+	const Port *out = ir_find_port(f, kind, slot);
+	Access x;
+
+	ENSURE(out, "%s %u has no port", port_str[kind], slot);
+	x.base = out->v;
+	if (f->vals[out->v.i].def) ENSURE(ir_access(g->m, f, out->v, &x) && x.offset == 0, "a result is kept by no buffer");
+	for (uint32_t p = 0; p < f->nports; p++)
+		if (port_is_in(f->ports[p].kind) && f->ports[p].v.i == x.base.i) return where_port(g, inst, f, &f->ports[p]);
+	ICE("a result is kept by no buffer");
+}
+
+Where
+where_ref(const Cg *g, Ref r)
+{
+	const Memory *mem = &g->m->mem;
+
+	if (r.kind == REF_none) return (Where){IN_none, 0};
+	if (r.kind == REF_input) return (Where){IN_slot, mem->input_at[r.i]};
+	const LayerType *l = &g->m->types[g->m->insts[r.i].type];
+
+	if (l->out_at[r.result] < 0) return where_passed(g, r.i, PORT_out, r.result);
+	return (Where){IN_slot, mem->slot_at[r.i] + l->out_at[r.result]};
+}
+
+uint32_t
+cot_index(const Cg *g, Ref r)
+{
+	return g->m->mem.cot_of[r.i] + r.result;
+}
+
+static Where
+where_cot(const Cg *g, Ref r)
+{
+	const Cot *c;
+
+	if (r.kind != REF_result || !g->m->mem.cot_of) return (Where){IN_none, 0};
+	c = &g->m->mem.cot[cot_index(g, r)];
+	return (Where){IN_cots, c->at + (r.i & 1 ? c->alt : 0)};
+}
+
+static Where
+where_saved(const Cg *g, uint32_t inst, uint16_t slot)
+{
+	const LayerType *l = &g->m->types[g->m->insts[inst].type];
+
+	if (l->saved_at[slot] < 0) return where_passed(g, inst, PORT_save, slot);
+	return (Where){IN_slot, g->m->mem.slot_at[inst] + l->saved_at[slot]};
+}
+
+Where
+where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
+{
+	const Module *m = g->m;
+	const Memory *mem = &m->mem;
+	const Instance *n = &m->insts[inst];
+	const LayerType *l = &m->types[n->type];
+
+	if (b->kind == BK_const) return (Where){IN_consts, mem->const_at[p->slot]};
+	switch (p->kind) {
+	case PORT_arg: return where_ref(g, n->args[p->slot]);
+	case PORT_const: return (Where){IN_consts, mem->const_at[p->slot]};
+	case PORT_weight:
+	case PORT_w_out: return (Where){IN_param, mem->param_at[n->params[p->slot]]};
+	case PORT_grad:
+	case PORT_dw: return (Where){IN_grad, mem->param_at[n->params[p->slot]]};
+	case PORT_m:
+	case PORT_m_out: return (Where){IN_m, mem->param_at[n->params[p->slot]]};
+	case PORT_v:
+	case PORT_v_out: return (Where){IN_v, mem->param_at[n->params[p->slot]]};
+	case PORT_saved:
+	case PORT_save: return where_saved(g, inst, p->slot);
+	case PORT_out: return where_ref(g, (Ref){REF_result, inst, p->slot});
+	case PORT_cot: return where_cot(g, (Ref){REF_result, inst, p->slot});
+	case PORT_dx: return where_cot(g, n->args[p->slot]);
+	case PORT_carry:
+	case PORT_carry_out:
+		if (l->carry_at[p->slot] < 0) return where_saved(g, inst, (uint16_t)(-1 - l->carry_at[p->slot]));
+		return (Where){IN_carry, l->carry_at[p->slot]};
+	default: return (Where){IN_none, 0};
+	}
+}
+
+int64_t
+where_logits(const Cg *g, const Type **type, const Mesh **mesh)
+{
+	const Module *m = g->m;
+	const Report *loss = m->nreports ? &m->reports[0] : NULL;
+	uint32_t inst = loss && loss->ref.kind == REF_result ? loss->ref.i : m->ninsts ? m->ninsts - 1 : 0;
+	const Body *f;
+
+	if (!m->ninsts) return -1;
+	f = forward_of(g, inst);
+	for (uint32_t k = 0; k < f->nops; k++) {
+		Val v;
+
+		if (f->ops[k].code != OP_cross_entropy) continue;
+		v = f->ops[k].in[0];
+		*type = &f->vals[v.i].type;
+		*mesh = ir_mesh(m, f);
+		for (uint32_t p = 0; p < f->nports; p++) {
+			Where w;
+
+			if (f->ports[p].v.i != v.i || (f->ports[p].kind != PORT_save && f->ports[p].kind != PORT_out)) continue;
+			w = where_port(g, inst, f, &f->ports[p]);
+			return w.in == IN_slot ? w.at : -1;
+		}
+		if (f->vals[v.i].space == SP_scratch) return m->mem.scratch + f->vals[v.i].offset - m->mem.slots;
+		return -1;
+	}
+	return -1;
+}
+
+/* ---- text ---- */
+
+static const char *const section_name[] = {
+    [IN_param] = "GV_PARAM", [IN_grad] = "GV_GRAD", [IN_m] = "GV_M",       [IN_v] = "GV_V",
+    [IN_consts] = "GV_CONSTS", [IN_slot] = "SLOT(mb)", [IN_cots] = "GV_COTS", [IN_carry] = "GV_CARRY",
+};
+
+static int64_t
+section_start(const Cg *g, Section s)
+{
+	const Memory *mem = &g->m->mem;
+	const int64_t at[] = {[IN_none] = 0, [IN_param] = mem->param, [IN_grad] = mem->grad, [IN_m] = mem->m, [IN_v] = mem->v,
+	    [IN_consts] = mem->consts, [IN_slot] = mem->slots, [IN_cots] = mem->cots, [IN_carry] = mem->carry};
+
+	return at[s];
+}
+
+const char *
+address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const char *hint, bool *varies)
+{
+	int64_t *at = NEW_N(g->a, int64_t, n);
+	bool one = true;
+	const char *x;
+	Section in = where[0].in;
+
+	for (uint32_t k = 0; k < n; k++) {
+		at[k] = where[k].at;
+		one &= where[k].in == in;
+	}
+	if (!one) { /* in several sections: count from the start of the arena */
+		for (uint32_t k = 0; k < n; k++) {
+			ENSURE(where[k].in != IN_slot || g->m->plan.stages[0].slots <= 1, "an address is in a slot or not by turns");
+			at[k] += section_start(g, where[k].in);
+		}
+		return text_of(g->a, "AT(%s, %s)", ctype, seq_expr(g, at, n, hint, varies));
+	}
+	if (in == IN_none) return "NULL";
+	x = seq_expr(g, at, n, hint, varies);
+	return text_of(g->a, x[0] == '0' && !x[1] ? "AT(%s, %s)" : "AT(%s, %s + %s)", ctype, section_name[in], x);
+}
