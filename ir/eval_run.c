@@ -410,8 +410,9 @@ step_action(Eval *e, Rank *r)
 	case ACT_end:
 		if (!r->nloops) return bad_action(e, r, "the end of no loop");
 		l = &r->loops[r->nloops - 1];
-		if (++l->turn >= l->count) return r->nloops--, true;
-		if (l->kind == ACT_mb) r->mb = l->turn;
+		if (++l->turn >= l->count) r->nloops--;
+		if (l->kind == ACT_mb) r->mb = l->turn < l->count ? l->turn : 0;
+		if (l->turn >= l->count) return true;
 		r->pc = l->begin;
 		return true;
 	case ACT_input: return fetch_inputs(e, r);
