@@ -69,7 +69,8 @@ read_ref(Elab *e, Span at, const ValueRef *r)
 			   ? x
 			   : index_tensor(e, r->frame, r->subs, r->at, x, r->given);
 	}
-	Value v = add_arg(e, &e->top, at, r->ref, r->type, 0);
+	Name hint = r->ref.kind == REF_input ? e->m->inputs[r->ref.i].name : 0;
+	Value v = add_arg(e, &e->top, at, r->ref, r->type, hint);
 	if (v.kind == V_poison) return v;
 	if (r->ref.kind == REF_input)
 		return input_value(e, &e->top, at, v, &e->m->inputs[r->ref.i]);
