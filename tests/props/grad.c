@@ -15,11 +15,10 @@
 typedef struct Case {
 	const char *name;
 	const char *axes; /* "a 3 b 4" */
-	const char
-	    *vars; /* "x a b, y b": name and axes; "x+": positive values; "x*": with ties */
-	const char *ops; /* lines; the last makes %y */
-	const char *y;   /* axes of %y */
-	double rate;     /* of dropout site 0; 0: the type has no rates */
+	const char *vars; /* "x a b, y b": name and axes; "x+": positive values */
+	const char *ops;  /* lines; the last makes %y */
+	const char *y;    /* axes of %y */
+	double rate;      /* of dropout site 0; 0: the type has no rates */
 } Case;
 
 /* clang-format off */
@@ -148,7 +147,7 @@ enum { MAX_VARS = 8, MAX_ENTRIES = 1 << 12 };
 
 typedef struct Var {
 	char name[16], axes[40];
-	char kind; /* '+', '*' or 0 */
+	char kind; /* '+' or 0 */
 	double x[MAX_ENTRIES];
 	size_t n;
 } Var;
@@ -206,8 +205,7 @@ read_vars(Run *r, const Case *c)
 		size_t n = strcspn(p, " ,"), word;
 
 		memcpy(v->name, p, n);
-		if (v->name[n - 1] == '+' || v->name[n - 1] == '*')
-			v->kind = v->name[n - 1], v->name[n - 1] = 0;
+		if (v->name[n - 1] == '+') v->kind = v->name[n - 1], v->name[n - 1] = 0;
 		p += n + (p[n] == ' ');
 		n = strcspn(p, ",");
 		memcpy(v->axes, p, n);
@@ -394,12 +392,10 @@ compare(Run *r, const Case *c, Eval *whole, Eval *trained)
 	return checked;
 }
 
-static int
-run_case(const Case *c, int variant, bool show)
+static Run *
+open_case(const Case *c)
 {
 	Run *r = calloc(1, sizeof *r);
-	Buf text;
-	EvalOptions o = {.f64 = true, .seed = 5, .train = c->rate > 0, .ranks = 1};
 
 	r->perm = arena_new();
 	r->tmp = arena_new();
@@ -407,32 +403,106 @@ run_case(const Case *c, int variant, bool show)
 	r->diag = diag_new(r->perm, r->names, stdout);
 	r->ctx = (Ctx){.perm = r->perm, .tmp = r->tmp, .names = r->names, .diag = r->diag};
 	read_vars(r, c);
-	buf_init(&text, r->perm);
-	print_module(&text, r, c, variant);
-	if (show) fputs(text.s, stdout);
+	return r;
+}
 
-	Module *whole = read_module(r, c, &text), *m = read_module(r, c, &text);
+static void
+close_case(Run *r)
+{
+	arena_free(r->tmp);
+	arena_free(r->perm);
+	free(r);
+}
+
+static Module *
+train_module(Run *r, const Case *c, const Buf *text)
+{
+	Module *m = read_module(r, c, text);
+
 	if (!pass_simplify(&r->ctx, m) || !ir_verify(m, r->diag, "simplify"))
 		fail(c, "simplify");
 	if (!pass_autodiff(&r->ctx, m) || !ir_verify(m, r->diag, "autodiff"))
 		fail(c, "autodiff");
-	if (show) {
-		Buf b;
+	return m;
+}
 
-		buf_init(&b, r->perm);
-		ir_print(m, &b);
-		fputs(b.s, stdout);
-	}
+static int
+run_case(const Case *c, int variant, bool show)
+{
+	Run *r = open_case(c);
+	Buf text, after;
+	EvalOptions o = {.f64 = true, .seed = 5, .train = c->rate > 0, .ranks = 1};
+
+	buf_init(&text, r->perm);
+	buf_init(&after, r->perm);
+	print_module(&text, r, c, variant);
+	if (show) fputs(text.s, stdout);
+
+	Module *whole = read_module(r, c, &text), *m = train_module(r, c, &text);
+	ir_print(m, &after);
+	if (show) fputs(after.s, stdout);
 	Eval *a = eval_new(whole, &o, r->diag), *b = eval_new(m, &o, r->diag);
 	if (!a || !b) fail(c, "eval_new");
 	int checked = compare(r, c, a, b);
 
 	eval_free(a);
 	eval_free(b);
-	arena_free(r->tmp);
-	arena_free(r->perm);
-	free(r);
+	close_case(r);
 	return checked;
+}
+
+/* At a tie or a kink: all entries of all variables are `at`; the loss is sum(y + y^2 / 2), so a share of the cotangent
+ * 1 + y is expected. PyTorch gives the same. */
+static int
+run_kink(const Case *c, double at, double want)
+{
+	Run *r = open_case(c);
+	Buf text;
+	EvalOptions o = {.f64 = true, .ranks = 1};
+	int checked = 0;
+	double loss;
+
+	buf_init(&text, r->perm);
+	print_module(&text, r, c, 0);
+	Eval *e = eval_new(train_module(r, c, &text), &o, r->diag);
+	for (int k = 0; k < r->nvars; k++)
+		for (size_t i = 0; i < r->var[k].n; i++)
+			r->var[k].x[i] = at;
+	if (!e) fail(c, "eval_new");
+	set_all(r, c, e);
+	if (!eval_run(e, &loss)) fail(c, "eval_run");
+	for (int k = 0; k < r->nvars; k++) {
+		char name[32];
+		const double *g;
+
+		snprintf(name, sizeof name, "grad:%s", r->var[k].name);
+		if (eval_get(e, name, &g) != r->var[k].n) fail(c, "no gradient");
+		for (size_t i = 0; i < r->var[k].n; i++, checked++) {
+			if (fabs(g[i] - want) <= 1e-12) continue;
+			printf("grad: '%s' at a tie: d%s[%zu] is %g, not %g\n", c->name,
+			       r->var[k].name, i, g[i], want);
+			exit(1);
+		}
+	}
+	eval_free(e);
+	close_case(r);
+	return checked;
+}
+
+static int
+run_kinks(void)
+{
+	static const Case max = {"max", "a 5", "x a, z a", "%y = max %x %z" F("a"), "a", 0};
+	static const Case min = {"min", "a 5", "x a, z a", "%y = min %x %z" F("a"), "a", 0};
+	static const Case rmax = {"rmax", "a 2 b 4", "x a b", "%y = rmax %x {axes=[b]}" F("a"),
+				  "a",    0};
+	static const Case rmin = {"rmin", "a 2 b 4", "x a b", "%y = rmin %x {axes=[b]}" F("a"),
+				  "a",    0};
+	static const Case absolute = {"abs", "a 5", "x a", "%y = abs %x" F("a"), "a", 0};
+	static const Case relu = {"relu", "a 5", "x a", "%y = relu %x" F("a"), "a", 0};
+
+	return run_kink(&max, 1, 1) + run_kink(&min, 1, 1) + run_kink(&rmax, 1, 0.5) +
+	       run_kink(&rmin, 1, 0.5) + run_kink(&absolute, 0, 0) + run_kink(&relu, 0, 0);
 }
 
 /* No arguments: all cases. One: the case of that name, with its modules printed. */
@@ -446,6 +516,7 @@ main(int argc, char **argv)
 			if (argc > 1 && strcmp(argv[1], cases[i].name)) continue;
 			checked += run_case(&cases[i], variant, argc > 1);
 		}
+	if (argc == 1) checked += run_kinks();
 	printf("grad: %d checks ok\n", checked);
 	return 0;
 }
