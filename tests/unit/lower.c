@@ -1,0 +1,335 @@
+/*
+ * lower.c - what shard, remat, fuse, place, sched and plan leave of small models, piece by piece.
+ */
+#include "frontend/frontend.h"
+#include "passes/passes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int checks;
+
+#define CHECK(cond)                                                                                \
+	do {                                                                                       \
+		checks++;                                                                          \
+		if (!(cond)) {                                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                 \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+static const char *const mlp =
+    "model mlp\n"
+    "axis batch = 12, seq = 5, embed = 8, ffn = 24, vocab = 11\n"
+    "input tokens[batch seq] : index vocab\n"
+    "input labels[batch seq] : index vocab\n"
+    "layer embedding { param w[vocab embed] as \"w\" = normal(0.02); return w[vocab: tokens] }\n"
+    "layer block(x) {\n"
+    "  h = layernorm[embed](x) as \"ln\"\n"
+    "  h = linear[embed -> ffn](h) as \"up\"\n"
+    "  return x + linear[ffn -> embed](h * sigmoid(h)) as \"down\"\n"
+    "}\n"
+    "layer output(x) {\n"
+    "  return mean[batch seq](cross_entropy[vocab](linear[embed -> vocab](x) as \"head\", labels))\n"
+    "}\n"
+    "forward { x = embedding(); for i in 0..4 { x = block(x) as \"b.{i}\" }; return output(x) }\n";
+
+/* The square of a mean over the batch: cannot be summed over microbatches. */
+static const char *const tied =
+    "model tied\n"
+    "axis batch = 12, embed = 8\n"
+    "input x[batch embed] : float\n"
+    "layer all(x) { param w[embed] as \"w\" = normal(1); m = mean[batch](dot[embed](x, w)); return m * m }\n"
+    "forward { return all(x) }\n";
+
+static Ctx
+context(FILE *errors)
+{
+	Ctx c = {.perm = arena_new(), .tmp = arena_new(), .memory_bytes = INT64_MAX};
+	c.names = names_new(c.perm);
+	c.diag = diag_new(c.perm, c.names, errors);
+	return c;
+}
+
+static Module *
+compile(Ctx *c, const char *text, const char *stop)
+{
+	FeOptions fe = {.path = "m.gdl", .host = true};
+	PassOptions o = {.verify = true, .stop_after = stop};
+	Module *m = fe_parse_text(c, &fe, text, strlen(text));
+	CHECK(m);
+	return pass_run_all(c, &m, &o) ? m : NULL;
+}
+
+static void
+done(Ctx *c)
+{
+	arena_free(c->tmp);
+	arena_free(c->perm);
+}
+
+static const LayerType *
+type_named(const Module *m, const char *name)
+{
+	for (uint32_t i = 0; i < m->ntypes; i++)
+		if (strcmp(name_str(m->names, m->types[i].name), name) == 0) return &m->types[i];
+	CHECK(!"no such layer type");
+	return NULL;
+}
+
+static const Body *
+body_of(const Module *m, const char *type, BodyKind k)
+{
+	return &m->bodies[type_named(m, type)->body[k]];
+}
+
+static uint32_t
+count_ops(const Body *b, OpCode code)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < b->nops; i++) n += b->ops[i].code == code;
+	return n;
+}
+
+static const Op *
+first_op(const Body *b, OpCode code)
+{
+	for (uint32_t i = 0; i < b->nops; i++)
+		if (b->ops[i].code == code) return &b->ops[i];
+	CHECK(!"no such op");
+	return NULL;
+}
+
+/* ---- shard ---- */
+
+static void
+test_shard(void)
+{
+	Ctx c = context(stderr);
+	c.microbatches = 3;
+	Module *m = compile(&c, mlp, "spmd");
+	const Body *f = body_of(m, "block", BK_F), *w = body_of(m, "block", BK_W), *out = body_of(m, "output", BK_F);
+	const Type *x = val_type(f, ir_find_port(f, PORT_arg, 0)->v);
+	CHECK(x->ax[type_find(x, m->batch)].nshard == 1 && x->ax[type_find(x, m->batch)].shard[0] == 0);
+	CHECK(type_extent(m, ir_mesh(m, f), x, type_find(x, m->batch)) == 4);
+	for (uint32_t i = 0; i < w->nports; i++)
+		if (w->ports[i].kind == PORT_dw) CHECK(val_type(w, w->ports[i].v)->partial == 1);
+	CHECK(val_type(out, ir_find_port(out, PORT_out, 0)->v)->partial == 1);
+	CHECK(val_type(f, ir_find_port(f, PORT_weight, 0)->v)->partial == 0);
+	done(&c);
+
+	c = context(stderr); /* whole: no marks */
+	c.microbatches = 1;
+	m = compile(&c, mlp, "spmd");
+	f = body_of(m, "block", BK_F);
+	x = val_type(f, ir_find_port(f, PORT_arg, 0)->v);
+	CHECK(x->ax[type_find(x, m->batch)].nshard == 0);
+	done(&c);
+
+	FILE *null = fopen("/dev/null", "w");
+	c = context(null);
+	c.microbatches = 2;
+	CHECK(!compile(&c, tied, "spmd") && diag_errors(c.diag) == 1);
+	done(&c);
+	c = context(stderr); /* the search finds the one count that works */
+	CHECK(compile(&c, tied, NULL)->plan.microbatches == 1);
+	done(&c);
+	fclose(null);
+}
+
+/* ---- fuse, place ---- */
+
+/* Kernels are contiguous, numbered from 1, hold only elementwise ops, views and reductions, and one set of reduced axes. */
+static void
+check_kernels(const Body *b)
+{
+	uint32_t last = 0, top = 0;
+	const AxisList *c = NULL;
+	for (uint32_t i = 0; i < b->nops; i++) {
+		const Op *op = &b->ops[i];
+		if (op->kernel != last) c = NULL;
+		if (op->kernel && op->kernel != last) CHECK(op->kernel == ++top);
+		last = op->kernel;
+		if (!op->kernel) continue;
+		bool red = op->code == OP_sum || op->code == OP_moments || op->code == OP_rmax || op->code == OP_rmin;
+		CHECK(red || op_info[op->code].flags & (OF_EW | OF_VIEW));
+		if (!red) continue;
+		const AxisList *axes = attr_axes(op, AK_axes);
+		if (c) CHECK(c->n == axes->n);
+		for (int k = 0; c && k < c->n; k++) CHECK(axes_has(axes, c->a[k]));
+		c = axes;
+	}
+	CHECK(top == b->nkernels);
+}
+
+static void
+test_fuse(void)
+{
+	Ctx c = context(stderr);
+	c.microbatches = 1;
+	Module *m = compile(&c, mlp, NULL);
+	for (uint32_t i = 1; i < m->nbodies; i++) check_kernels(&m->bodies[i]);
+	const Body *f = body_of(m, "block", BK_F);
+	CHECK(f->nkernels == 3); /* the norm; bias and activation; bias and residual */
+	uint32_t norm = first_op(f, OP_moments)->kernel;
+	CHECK(norm && first_op(f, OP_sigmoid)->kernel && first_op(f, OP_sigmoid)->kernel != norm);
+	for (uint32_t i = 0; i < f->nops; i++) { /* between the ops of a kernel nothing goes through memory */
+		const Op *op = &f->ops[i];
+		if (op->kernel != norm) continue;
+		const ValDef *v = &f->vals[op->out[0].i];
+		CHECK(v->space == SP_local || v->space == SP_port);
+	}
+	const Body *w = body_of(m, "block", BK_W); /* gain and bias of the norm: one pass down the columns */
+	uint32_t columns = 0;
+	for (uint32_t i = 0; i < w->nops; i++) columns += w->ops[i].code == OP_sum && w->ops[i].kernel;
+	CHECK(columns == 2);
+	const Body *b = body_of(m, "output", BK_B); /* the gradient of the logits lies in the logits */
+	const LayerType *t = type_named(m, "output");
+	bool over = false;
+	for (uint32_t i = 0; i < t->ncarry; i++) over |= t->carry_at[i] < 0;
+	CHECK(over && b->scratch_bytes <= 256);
+	done(&c);
+}
+
+/* ---- remat ---- */
+
+static int64_t
+saved_bytes(const Module *m, const char *type)
+{
+	const LayerType *t = type_named(m, type);
+	int64_t n = 0;
+	for (uint32_t i = 0; i < t->nsaved; i++) n += type_bytes(m, NULL, &t->saved[i]);
+	return n;
+}
+
+static void
+test_remat(void)
+{
+	int64_t saved[3];
+	uint32_t dots[3], sigmoids[3];
+	for (int rc = RC_none; rc <= RC_full; rc++) {
+		Ctx c = context(stderr);
+		c.microbatches = 1;
+		c.recompute = (Recompute)rc;
+		c.recompute_given = true;
+		Module *m = compile(&c, mlp, "spmd");
+		saved[rc] = saved_bytes(m, "block");
+		dots[rc] = count_ops(body_of(m, "block", BK_B), OP_dot);
+		sigmoids[rc] = count_ops(body_of(m, "block", BK_F), OP_sigmoid);
+		CHECK(saved_bytes(m, "output") > 0); /* the last layer's B follows at once: nothing to gain */
+		CHECK(type_named(m, "block")->flops[BK_F] == 2.0 * 2 * 12 * 5 * 8 * 24);
+		done(&c);
+	}
+	CHECK(saved[RC_full] == 0 && saved[RC_selective] < saved[RC_none] && saved[RC_selective] > 0);
+	CHECK(dots[RC_selective] == dots[RC_none] && dots[RC_full] > dots[RC_none]);
+	CHECK(sigmoids[RC_none] == 1 && sigmoids[RC_full] == 1);
+}
+
+/* ---- the library ---- */
+
+static void
+test_memo(void)
+{
+	Ctx c = context(stderr);
+	c.microbatches = 2;
+	Module *m = compile(&c, mlp, "plan");
+	LowerMemo memo = {0};
+	m->level = LV_spmd;
+	Strategy s = m->plan.runs[0], other = s;
+	other.recompute = RC_full;
+	Lowered *a = lower_type(&c, m, &memo, m->insts[1].type, &s);
+	CHECK(a && lower_type(&c, m, &memo, m->insts[2].type, &s) == a);
+	Lowered *b = lower_type(&c, m, &memo, m->insts[1].type, &other);
+	CHECK(b && b != a && b->flops[BK_B] > a->flops[BK_B] && b->saved_bytes < a->saved_bytes);
+	CHECK(a->flops[BK_F] == 2.0 * 2 * 6 * 5 * 8 * 24 && a->moved[BK_F] > 0);
+	done(&c);
+}
+
+/* ---- plan ---- */
+
+static void
+test_plan(void)
+{
+	Ctx c = context(stderr);
+	Module *m = compile(&c, mlp, NULL);
+	CHECK(m->plan.microbatches == 1 && m->plan.runs[0].recompute == RC_none);
+	int64_t whole = m->mem.arena_bytes;
+	done(&c);
+
+	c = context(stderr); /* a little less memory: two microbatches, nothing computed again */
+	c.memory_bytes = whole - 64;
+	m = compile(&c, mlp, NULL);
+	CHECK(m->plan.microbatches == 2 && m->plan.runs[0].recompute == RC_none && m->mem.arena_bytes <= whole - 64);
+	done(&c);
+
+	FILE *null = fopen("/dev/null", "w");
+	c = context(null); /* nothing fits: the smallest there is, and a warning */
+	c.memory_bytes = 1;
+	m = compile(&c, mlp, NULL);
+	CHECK(m && m->plan.microbatches == 12 && m->plan.runs[0].recompute == RC_full);
+	done(&c);
+	c = context(null);
+	c.microbatches = 5;
+	CHECK(!compile(&c, mlp, NULL) && diag_errors(c.diag) == 1);
+	done(&c);
+	fclose(null);
+}
+
+/* ---- schedule ---- */
+
+static void
+test_sched(void)
+{
+	Ctx c = context(stderr);
+	c.microbatches = 3;
+	Module *m = compile(&c, mlp, "sched");
+	uint32_t loops = 0, backwards = 0;
+	for (uint32_t i = 0; i < m->nactions; i++) {
+		loops += m->actions[i].kind == ACT_layers && m->actions[i].count == 4;
+		backwards += m->actions[i].kind == ACT_body && m->actions[i].stride == -1;
+	}
+	CHECK(loops == 4 && backwards == 2); /* F; B and W; N; U */
+	CHECK(m->actions[0].kind == ACT_mb && m->actions[0].count == 3 && m->actions[1].kind == ACT_input);
+	done(&c);
+}
+
+/* ---- pack ---- */
+
+static void
+test_pack(void)
+{
+	Arena *a = arena_new();
+	PackItem items[40];
+	uint64_t key = rng_key(3, "pack");
+	for (uint64_t round = 0; round < 200; round++) {
+		uint32_t n = 2 + (uint32_t)(rng_uniform(key, round) * 38);
+		for (uint64_t i = 0; i < n; i++) {
+			uint64_t at = round * 1000 + i * 4;
+			uint32_t first = (uint32_t)(rng_uniform(key, at) * 30), len = (uint32_t)(rng_uniform(key, at + 1) * 8);
+			items[i] = (PackItem){first, first + len, 64 * (1 + (int64_t)(rng_uniform(key, at + 2) * 50)), -1};
+		}
+		int64_t height = pack_items(a, items, n), live = pack_live(items, n);
+		CHECK(height >= live && height <= live + live / 2);
+		for (uint32_t i = 0; i < n; i++) {
+			CHECK(items[i].at >= 0 && items[i].at % 64 == 0 && items[i].at + items[i].bytes <= height);
+			for (uint32_t j = 0; j < i; j++)
+				CHECK(items[i].last < items[j].first || items[j].last < items[i].first ||
+				    items[i].at + items[i].bytes <= items[j].at || items[j].at + items[j].bytes <= items[i].at);
+		}
+	}
+	arena_free(a);
+}
+
+int
+main(void)
+{
+	test_shard();
+	test_fuse();
+	test_remat();
+	test_memo();
+	test_plan();
+	test_sched();
+	test_pack();
+	printf("lower: %d checks ok\n", checks);
+	return 0;
+}
