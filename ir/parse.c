@@ -451,8 +451,14 @@ parse_inst_lists(Parser *p, Instance *n)
 	n->params = NEW_N(m->arena, uint32_t, l->nweights);
 	n->rates = NEW_N(m->arena, double, l->nrates);
 	if (!scan_key(&p->s, "args")) return false;
-	for (int a = 0; a < l->nargs; a++)
+	for (int a = 0; a < l->nargs; a++) {
+		Scan before = p->s;
+
+		if (scan_try_key(&p->s, "params"))
+			return scan_fail(&before, "'%s' takes %u arguments, not %d",
+					 name_str(m->names, l->name), l->nargs, a);
 		if (!parse_ref(p, &n->args[a])) return false;
+	}
 	if (!scan_key(&p->s, "params")) return false;
 	for (uint32_t w = 0; w < l->nweights; w++) {
 		Scan before = p->s;

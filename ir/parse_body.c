@@ -168,19 +168,20 @@ parse_attr_value(Parser *p, const Mesh *mesh, Attr *a)
 static bool
 parse_attr(Parser *p, const OpInfo *info, const Mesh *mesh, Attr *attrs, Op *op)
 {
-	const char *keys[MAX_ATTRS + 1] = {"kernel"};
+	const char *keys[MAX_ATTRS + 1];
 	Scan before = p->s;
-	int k, n = 1;
+	int k, n = 0;
 
-	for (; n <= MAX_ATTRS && info->attrs[n - 1].key; n++)
-		keys[n] = attr_info[info->attrs[n - 1].key].text;
-	k = scan_pick(&p->s, &(Words){"attribute", keys, n});
+	for (; n < MAX_ATTRS && info->attrs[n].key; n++)
+		keys[n] = attr_info[info->attrs[n].key].text;
+	keys[n] = "kernel"; /* which every operation may have */
+	k = scan_pick(&p->s, &(Words){"attribute", keys, n + 1});
 	if (k < 0 || !scan_punct(&p->s, '=')) return false;
-	if (k == 0 ? op->kernel != 0 : attrs[k - 1].key != AK_none)
+	if (k == n ? op->kernel != 0 : attrs[k].key != AK_none)
 		return scan_fail(&before, "attribute '%s' is given twice", keys[k]);
-	if (k == 0) return scan_u32(&p->s, "the kernel", 1, MAX_COUNT, &op->kernel);
-	attrs[k - 1].key = info->attrs[k - 1].key;
-	return parse_attr_value(p, mesh, &attrs[k - 1]);
+	if (k == n) return scan_u32(&p->s, "the kernel", 1, MAX_COUNT, &op->kernel);
+	attrs[k].key = info->attrs[k].key;
+	return parse_attr_value(p, mesh, &attrs[k]);
 }
 
 /* [ "{" { key "=" value } "}" ]; what is not optional must be there. */

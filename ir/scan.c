@@ -321,6 +321,8 @@ scan_int(Scan *s, const char *what, int64_t lo, int64_t hi, int64_t *out)
 	digits[n] = '\0';
 	errno = 0;
 	*out = strtoll(digits, NULL, 10);
+	if (lo == hi && *out != lo)
+		return scan_fail(s, "%s is %s, not %" PRId64, what, digits, lo);
 	if (errno || n >= 24 || *out < lo || *out > hi)
 		return scan_fail(s, "%s is %s, which is not in %" PRId64 " .. %" PRId64, what,
 				 digits, lo, hi);
@@ -476,9 +478,10 @@ scan_mesh_axes(Scan *s, const Mesh *mesh, int max, uint8_t *n, uint8_t *out)
 			k = *part - '0';
 		if (k < 0) {
 			*s = before;
-			return scan_fail(s, "no mesh axis '%.*s'%s%s", len > 60 ? 60 : len,
-					 word, mesh ? " in mesh " : "; it goes by number here",
-					 mesh ? name_str(s->names, mesh->name) : "");
+			return scan_fail(s, "no mesh axis '%.*s' in mesh %s",
+					 len > 60 ? 60 : len, word,
+					 mesh ? name_str(s->names, mesh->name)
+					      : "0 .. 7 (it goes by number here)");
 		}
 		if (*n == max) {
 			*s = before;

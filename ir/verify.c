@@ -254,7 +254,7 @@ static bool
 slot_in(const TypePorts *q, const Port *p, uint32_t n)
 {
 	if (p->slot < n) return true;
-	verify_bad(q->v, (Loc){0}, "%s: '%s %u', but there are %" PRIu32,
+	verify_bad(q->v, (Loc){0}, "%s: '%s %u', but the layer type has %" PRIu32 " of these",
 		   verify_body_str(q->v, q->b), port_str[p->kind], p->slot, n);
 	return false;
 }

@@ -314,7 +314,8 @@ type_fits(const Type *a, const Type *b)
 	return true;
 }
 
-static void
+/* False after the first that does not fit: what reads it would not either. */
+static bool
 verify_inferred(const Verify *v, const Body *b, uint32_t o)
 {
 	const Op *op = &b->ops[o];
@@ -322,22 +323,22 @@ verify_inferred(const Verify *v, const Body *b, uint32_t o)
 
 	if (!ir_infer(v->m, b, op, v->d, want)) {
 		diag_note(v->d, op->loc, "in %s", op_str(v, b, o));
-		return;
+		return false;
 	}
 	for (int i = 0; i < op->nout; i++) {
 		Buf s;
 
-		if (op->code == OP_const) want[i].dt = val_type(b, op->out[i])->dt; /* a number is of any type */
 		if (!op->out[i].i) continue;
 		if (i == 0 ? ir_fits(op, &want[0], &b->vals[op->out[0].i].type)
-		           : type_fits(&b->vals[op->out[i].i].type, &want[i]))
+			   : type_fits(&b->vals[op->out[i].i].type, &want[i]))
 			continue;
 		buf_init(&s, v->tmp);
 		ir_print_type(v->m, ir_mesh(v->m, b), &want[i], &s);
 		verify_bad(v, op->loc, "%s: its operands make result %d %s", op_str(v, b, o), i,
 			   s.s);
-		return;
+		return false;
 	}
+	return true;
 }
 
 /* ---- all of a body ---- */
@@ -380,6 +381,6 @@ verify_body(const Verify *v, uint32_t index)
 		if (diag_stop(v->d) || !verify_op(v, b, o, defined)) return;
 	ok = verify_out_ports(v, b, defined);
 	if (!verify_vals(v, b, defined) || !ok) return;
-	for (uint32_t o = 0; o < b->nops && !diag_stop(v->d); o++)
-		verify_inferred(v, b, o);
+	for (uint32_t o = 0; o < b->nops; o++)
+		if (!verify_inferred(v, b, o)) return;
 }

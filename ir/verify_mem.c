@@ -28,13 +28,17 @@ typedef struct Lives {
 	Val *base;    /* [nvals]: the value whose buffer it is in */
 } Lives;
 
-static void
-val_bad(const Lives *w, uint32_t val, const char *what)
+static void GV_PRINTF(3, 4) val_bad(const Lives *w, uint32_t val, const char *fmt, ...)
 {
 	const ValDef *d = &w->b->vals[val];
+	char text[400];
+	va_list ap;
 
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
 	verify_bad(w->v, d->def ? w->b->ops[d->def - 1].loc : (Loc){0}, "%s: '%%%s' %s",
-		   verify_body_str(w->v, w->b), name_str(w->v->m->names, d->name), what);
+		   verify_body_str(w->v, w->b), name_str(w->v->m->names, d->name), text);
 }
 
 static void
@@ -110,6 +114,20 @@ out_port_value(const Body *b, uint32_t val)
 	return false;
 }
 
+/* Arguments, weights and constants are read again by others; what was handed to the body alone is its own. */
+static bool
+may_overwrite(const Body *b, uint32_t val)
+{
+	for (uint32_t p = 0; p < b->nports; p++) {
+		PortKind k = b->ports[p].kind;
+
+		if (b->ports[p].v.i != val || !port_is_in(k)) continue;
+		return k != PORT_arg && k != PORT_const &&
+		       (k != PORT_weight || b->kind == BK_U);
+	}
+	return false;
+}
+
 /* A value takes over a buffer that is as large, and that nobody reads any more. */
 static void
 verify_over(const Lives *w, uint32_t i)
@@ -124,9 +142,16 @@ verify_over(const Lives *w, uint32_t i)
 	if (d->space != x->space || (d->space == SP_scratch && d->offset != x->offset))
 		val_bad(w, i, "takes over a buffer, but is elsewhere");
 	if (val_bytes(w, i) > val_bytes(w, d->over.i))
-		val_bad(w, i, "takes over a buffer that is smaller");
+		val_bad(w, i, "takes over a buffer of %" PRId64 " bytes, but needs %" PRId64,
+			val_bytes(w, d->over.i), val_bytes(w, i));
 	if (w->to[d->over.i] > w->last[d->def - 1])
-		val_bad(w, i, "takes over a buffer that is read later");
+		val_bad(w, i,
+			"takes over the buffer of '%%%s', which operation %" PRIu32
+			" reads later",
+			name_str(w->v->m->names, x->name), w->to[d->over.i]);
+	if (!x->def && !may_overwrite(w->b, d->over.i))
+		val_bad(w, i, "takes over the buffer of '%%%s', which the caller keeps",
+			name_str(w->v->m->names, x->name));
 }
 
 static void
@@ -146,9 +171,13 @@ verify_space(const Lives *w, uint32_t i)
 		break;
 	case SP_scratch:
 		if (d->offset < 0 || d->offset % ALIGN)
-			val_bad(w, i, "is at an offset that is not a multiple of 64");
+			val_bad(w, i, "is at %" PRId64 ", which is not a multiple of %d",
+				d->offset, ALIGN);
 		else if (d->offset > b->scratch_bytes - val_bytes(w, i))
-			val_bad(w, i, "reaches beyond the scratch of its body");
+			val_bad(w, i,
+				"is at %" PRId64 " and takes %" PRId64 " of %" PRId64
+				" bytes of scratch",
+				d->offset, val_bytes(w, i), b->scratch_bytes);
 		break;
 	case SP_local:
 		if (!op) val_bad(w, i, "is local, but no operation makes it");
@@ -350,8 +379,10 @@ verify_memory(const Verify *v)
 		verify_bad(v, (Loc){0}, "%" PRId64 " bytes alive in an arena of %" PRId64,
 			   x->live_bytes, x->arena_bytes);
 	for (size_t i = 0; i < COUNTOF(section); i++)
-		if (section[i].at != -1) /* -1: a program that only runs forward has no such section */
-			inside(v, section[i].what, section[i].at, section[i].bytes, x->arena_bytes);
+		if (section[i].at !=
+		    -1) /* -1: a program that only runs forward has no such section */
+			inside(v, section[i].what, section[i].at, section[i].bytes,
+			       x->arena_bytes);
 	if (!arrays_there(v)) return;
 	verify_states(v);
 	for (uint32_t i = 0; i < m->nconsts; i++)

@@ -80,7 +80,7 @@ run_forward(Run *r, uint32_t action, uint32_t n, uint32_t t)
 	const Instance *x = &m->insts[n];
 	uint32_t slots = r->stage->slots;
 
-	for (int a = 0; a < type_of(r, n)->nargs; a++) {
+	for (int a = 0; a < type_of(r, n)->nargs && r->ok; a++) {
 		Ref ref = x->args[a];
 
 		if (ref.kind == REF_input && r->inputs <= t)
@@ -93,7 +93,7 @@ run_forward(Run *r, uint32_t action, uint32_t n, uint32_t t)
 			      inst_str(r, n), inst_str(r, ref.i));
 	}
 	if (!slots || t < slots || m->plan.forward_only) return;
-	for (int k = BK_B; k <= BK_W; k++)
+	for (int k = BK_B; k <= BK_W && r->ok; k++)
 		if (has(r, n, (BodyKind)k) && r->done[k][n] && r->done[k][n] <= t - slots)
 			wrong(r, action,
 			      "F of %s writes slot %" PRIu32 " for microbatch %" PRIu32
@@ -167,7 +167,7 @@ run_body(Run *r, uint32_t action, uint32_t n, uint32_t t)
 	}
 	if (r->done[k][n] != (once ? 0 : t)) {
 		wrong(r, action,
-		      "%s of %s runs for microbatch %" PRIu32 ", after %" PRIu32 " times",
+		      "%s of %s runs for microbatch %" PRIu32 ", but its next is %" PRIu32,
 		      body_str[k], inst_str(r, n), t, r->done[k][n]);
 		return;
 	}
