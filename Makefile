@@ -35,6 +35,9 @@ $(BUILD)/%.o: %.c | $(BUILD)/frontend/parser.h
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -c -o $@ $<
 
+# The one path the compiler knows: where the sources are that its programs link.
+$(BUILD)/codegen/makefile.o: CFLAGS += -DGV_RUNTIME_DIR='"$(abspath runtime)"'
+
 $(BUILD)/%.o: $(BUILD)/%.c
 	@echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) -Wno-error -w -c -o $@ $<
