@@ -26,7 +26,7 @@ enum { MANIFEST_BYTES = 1 << 20 };
 static const char *
 join(Arena *a, const char *dir, const char *file)
 {
-	return text_of(a, "%s/%s", dir, file);
+	return cg_text(a, "%s/%s", dir, file);
 }
 
 static bool
@@ -93,7 +93,7 @@ remove_old(Ctx *c, const char *dir, const char *old, const char *const *files, s
 		size_t n = strcspn(old, "\n");
 
 		if (is_safe_path(old, n) && !is_listed(old, n, files, nfiles)) {
-			const char *path = join(c->perm, dir, text_of(c->perm, "%.*s", (int)n, old));
+			const char *path = join(c->perm, dir, cg_text(c->perm, "%.*s", (int)n, old));
 
 			if (unlink(path) != 0 && errno != ENOENT) return fail(c, "cannot remove", path);
 		}
@@ -132,22 +132,18 @@ is_plain_path(const char *s)
 static const char *
 relative(Arena *a, const char *from, const char *to)
 {
-	size_t same = 0, k = 0;
+	size_t same = 0, k = 0; /* [0, same): folders both have, without the slash after */
 	Buf b;
 
 	for (; from[k] && from[k] == to[k]; k++)
 		if (from[k] == '/') same = k;
 	if ((!from[k] || from[k] == '/') && (!to[k] || to[k] == '/')) same = k;
-	if (same == 0) return to; /* nothing in common */
+	if (same == 0) return arena_dup(a, to, strlen(to) + 1); /* nothing in common */
 	buf_init(&b, a);
 	for (const char *s = from + same; *s; s++)
-		if (*s == '/' && s[1]) buf_puts(&b, b.n ? "/.." : "..");
-	for (const char *s = to + same; *s == '/' || *s; ) {
-		if (!b.n && *s == '/') s++;
-		if (*s) buf_puts(&b, s);
-		break;
-	}
-	return b.n ? b.s : ".";
+		if (*s == '/') buf_puts(&b, "../");
+	buf_puts(&b, to[same] ? to + same + 1 : ".");
+	return b.s;
 }
 
 static bool
@@ -156,8 +152,9 @@ runtime_path(Ctx *c, const CgOptions *o, const char **out)
 	char dir[PATH_MAX], runtime[PATH_MAX];
 	const char *want = o->runtime_dir ? o->runtime_dir : GV_RUNTIME_DIR;
 
-	if (!realpath(o->dir, dir)) return fail(c, "cannot find", o->dir);
 	if (!realpath(want, runtime)) return fail(c, "cannot find the runtime", want);
+	if (!dir_make(o->dir)) return fail(c, "cannot make", o->dir);
+	if (!realpath(o->dir, dir)) return fail(c, "cannot find", o->dir);
 	*out = relative(c->perm, dir, runtime);
 	if (is_plain_path(*out)) return true;
 	diag_error(c->diag, (Loc){0}, "make cannot hold the path of the runtime, '%s'; move it to one without spaces and special characters",
@@ -178,11 +175,11 @@ static const char makefile[] =
     "OPT ?= -O3 -march=native\n"
     "# Vector loops, with the meaning of NaN and infinity kept. Scratch memory is used for one type after another.\n"
     "FLAGS := -std=gnu11 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-strict-aliasing -Wall -Wextra%s\n"
+    "comma := ,\n"
     "# The OpenMP build of OpenBLAS where the system has several: the pthread one fights with our threads.\n"
     "OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-openmp))\n"
     "BLAS ?= $(if $(OPENBLAS),-L$(OPENBLAS) -Wl$(comma)-rpath$(comma)$(OPENBLAS)) -lopenblas\n"
     "INCLUDE := -I$(RUNTIME) $(addprefix -I,$(firstword $(wildcard /usr/include/*/openblas-openmp)))\n"
-    "comma := ,\n"
     "OBJ := $(patsubst $(RUNTIME)/%%.c,obj/%%.o,$(sort $(wildcard $(RUNTIME)/*.c)))\n"
     "HEADERS := $(wildcard $(RUNTIME)/*.h)\n"
     "# What the object files were made with: another command line makes them again.\n"
@@ -230,8 +227,8 @@ cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program)
 		diag_error(c->diag, (Loc){0}, "'%s' is not empty and was not made by galvatronc; give another folder with -o", o->dir);
 		return false;
 	}
-	if (!dir_make(join(c->perm, o->dir, "src"))) return fail(c, "cannot make", join(c->perm, o->dir, "src"));
 	if (!runtime_path(c, o, &runtime)) return false;
+	if (!dir_make(join(c->perm, o->dir, "src"))) return fail(c, "cannot make", join(c->perm, o->dir, "src"));
 	buf_init(&make, c->perm);
 	buf_init(&manifest, c->perm);
 	put_makefile(c, m, o, runtime, &make);
