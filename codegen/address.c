@@ -104,21 +104,28 @@ where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 	}
 }
 
+/* The value sampling reads: a port of its own names it; else it is what cross_entropy is given. */
+static Val
+logits_of(const Body *f)
+{
+	const Port *p = ir_find_port(f, PORT_logits, 0);
+
+	if (p) return p->v;
+	for (uint32_t k = 0; k < f->nops; k++)
+		if (f->ops[k].code == OP_cross_entropy) return f->ops[k].in[0];
+	return NO_VAL;
+}
+
 int64_t
 where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 {
 	const Module *m = g->m;
-	const Report *loss = m->nreports ? &m->reports[0] : NULL;
-	uint32_t inst = loss && loss->ref.kind == REF_result ? loss->ref.i : m->ninsts ? m->ninsts - 1 : 0;
-	const Body *f;
 
-	if (!m->ninsts) return -1;
-	f = forward_of(g, inst);
-	for (uint32_t k = 0; k < f->nops; k++) {
-		Val v;
+	for (uint32_t inst = m->ninsts; inst-- > 0;) {
+		const Body *f = forward_of(g, inst);
+		Val v = logits_of(f);
 
-		if (f->ops[k].code != OP_cross_entropy) continue;
-		v = f->ops[k].in[0];
+		if (!v.i) continue;
 		*type = &f->vals[v.i].type;
 		*mesh = ir_mesh(m, f);
 		for (uint32_t p = 0; p < f->nports; p++) {
@@ -137,7 +144,7 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 /* ---- text ---- */
 
 static const char *const section_name[] = {
-    [IN_param] = "GV_PARAM", [IN_grad] = "GV_GRAD", [IN_m] = "GV_M",       [IN_v] = "GV_V",
+    [IN_param] = "GV_PARAMS", [IN_grad] = "GV_GRADS", [IN_m] = "GV_MOMENT1",       [IN_v] = "GV_MOMENT2",
     [IN_consts] = "GV_CONSTS", [IN_slot] = "SLOT(mb)", [IN_cots] = "GV_COTS", [IN_carry] = "GV_CARRY",
 };
 
@@ -168,9 +175,10 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 			ENSURE(where[k].in != IN_slot || g->m->plan.stages[0].slots <= 1, "an address is in a slot or not by turns");
 			at[k] += section_start(g, where[k].in);
 		}
-		return text_of(g->a, "AT(%s, %s)", ctype, seq_expr(g, at, n, hint, varies));
+		return cg_text(g->a, "AT(%s, %s)", ctype, seq_expr(g, at, n, hint, varies));
 	}
 	if (in == IN_none) return "NULL";
 	x = seq_expr(g, at, n, hint, varies);
-	return text_of(g->a, x[0] == '0' && !x[1] ? "AT(%s, %s)" : "AT(%s, %s + %s)", ctype, section_name[in], x);
+	return cg_text(g->a, x[0] == '0' && !x[1] ? "AT(%s, %s)" : "AT(%s, %s + %s)", ctype,
+	    in == IN_slot && g->m->plan.stages[0].slots <= 1 ? "GV_SLOTS" : section_name[in], x);
 }

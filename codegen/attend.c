@@ -222,7 +222,7 @@ drop_fields(Attend *t, const char *site)
 		buf_printf(&b, "%s%" PRId64, o ? ", " : "", by_outer[o]);
 	field(t, ".key = %s.key, .step = run->step, .threshold = %s.threshold, .inv_keep = %s.inv_keep,", site, site, site);
 	field(t, ".drop_outer = {%s}, .drop_q = %" PRId64 ", .drop_base = %s,", b.n ? b.s : "0", by_query,
-	    by_mb ? text_of(t->c->g->a, "mb * %" PRId64, by_mb) : "0");
+	    by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, by_mb) : "0");
 	t->c->uses_run = true;
 	if (by_mb) t->c->uses_mb = true;
 }
@@ -232,7 +232,7 @@ bound(const Attend *t, AttrKey key, const char *open)
 {
 	const Attr *a = attr_find(t->op, key);
 
-	return a ? text_of(t->c->g->a, "%" PRId64, a->i) : open;
+	return a ? cg_text(t->c->g->a, "%" PRId64, a->i) : open;
 }
 
 static Access
@@ -285,7 +285,7 @@ put_descriptor(Attend *t, const Access *q, const Access *k, const Access *v, con
 	if (t->mask.i) {
 		const char *p = operand(t, t->mask, &x);
 
-		term_field(t, "mask", t->mask, &x, text_of(c->g->a, "(const unsigned char *)(%s)", p));
+		term_field(t, "mask", t->mask, &x, cg_text(c->g->a, "(const unsigned char *)(%s)", p));
 	}
 	if (t->bias.i) {
 		const char *p = operand(t, t->bias, &x);

@@ -99,8 +99,8 @@ bc_pointer(CgBody *c, const Access *x)
 
 	if (!x->offset) return p;
 	if (x->offset < 0)
-		return text_of(c->g->a, "%s - %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), -x->offset));
-	return text_of(c->g->a, "%s + %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), x->offset));
+		return cg_text(c->g->a, "%s - %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), -x->offset));
+	return cg_text(c->g->a, "%s + %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), x->offset));
 }
 
 void
@@ -199,10 +199,6 @@ needs_rate(const Op *op)
 	return op_info[op->code].flags & OF_RNG;
 }
 
-static const char *const port_prefix[PORT_COUNT] = {
-    [PORT_grad] = "d_", [PORT_m] = "m_", [PORT_v] = "v_",
-};
-
 /* Names the in-ports' values and their parameters; scalars of the optimizer are fields of `run`. */
 static void
 in_ports(CgBody *c)
@@ -255,7 +251,7 @@ out_ports(CgBody *c)
 		}
 		s.ptr = x->name && !x->ptr && !x->nsinks ? x->name : scope_take(c->scope, name);
 		if (s.mode == STORE_flag)
-			s.flag = c->port_flag[p] = mode->own_flag ? scope_take(c->scope, text_of(c->g->a, "add_%s", s.ptr)) : "add";
+			s.flag = c->port_flag[p] = mode->own_flag ? scope_take(c->scope, cg_text(c->g->a, "add_%s", s.ptr)) : "add";
 		c->port_param[p] = s.ptr;
 		if (!x->name) x->name = s.ptr;
 		if (s.mode == STORE_set && !x->ptr && b->vals[port->v.i].space == SP_port) x->ptr = s.ptr;
@@ -294,7 +290,7 @@ bc_elem(CgBody *c, Val v)
 	if (!x->elem) {
 		const char *name = name_str(c->g->m->names, c->b->vals[v.i].name);
 
-		x->elem = scope_take(c->scope, x->name ? text_of(c->g->a, "%s_i", name) : name);
+		x->elem = scope_take(c->scope, x->name ? cg_text(c->g->a, "%s_i", name) : name);
 	}
 	return x->elem;
 }
@@ -406,12 +402,12 @@ param_decl(CgBody *c, uint32_t p)
 	bool in = port_is_in(port->kind), kept = true;
 	const char *type = cg_ctype(bc_type(c, port->v)->dt);
 
-	if (!in) return text_of(c->g->a, "%s *%s", type, c->port_param[p]);
+	if (!in) return cg_text(c->g->a, "%s *%s", type, c->port_param[p]);
 	for (uint32_t v = 1; v < c->b->nvals; v++)
 		if (c->b->vals[v].over.i == port->v.i) kept = false; /* something takes over its buffer */
 	if (c->b->kind == BK_U && (port->kind == PORT_weight || port->kind == PORT_m || port->kind == PORT_v)) kept = false;
-	if (kept) return text_of(c->g->a, "const %s *restrict %s", type, c->port_param[p]);
-	return text_of(c->g->a, "%s *%s", type, c->port_param[p]);
+	if (kept) return cg_text(c->g->a, "const %s *restrict %s", type, c->port_param[p]);
+	return cg_text(c->g->a, "%s *%s", type, c->port_param[p]);
 }
 
 static void
@@ -468,7 +464,7 @@ put_drops(CgBody *c)
 			    attr_int(&c->b->ops[j], AK_key) == attr_int(op, AK_key))
 				c->drop[k] = c->drop[j];
 		if (c->drop[k]) continue;
-		c->drop[k] = scope_take(c->scope, text_of(g->a, "drop_%s", val_str(g->m, c->b, op->out[0])));
+		c->drop[k] = scope_take(c->scope, cg_text(g->a, "drop_%s", val_str(g->m, c->b, op->out[0])));
 		put_line(&c->head, 1, "const GvDrop %s = gv_drop_site(run, %" PRId64 ", name, rate[%" PRId64 "]);",
 		    c->drop[k], attr_int(op, AK_key), slot);
 		c->uses_run = c->uses_rng = true;

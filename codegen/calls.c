@@ -33,7 +33,7 @@ element(CgBody *c, Val v, const Access *x, const Place *places, int nplaces)
 		if (s != 1 && s != -1) buf_printf(&b, " * %s", cg_stride(c->g, c->mesh, base, s < 0 ? -s : s));
 	}
 	if (x->offset || !b.n) buf_printf(&b, "%s%s", b.n ? " + " : "", cg_stride(c->g, c->mesh, base, x->offset));
-	return text_of(c->g->a, "%s[%s]", p, b.s);
+	return cg_text(c->g->a, "%s[%s]", p, b.s);
 }
 
 /* An element of a result at a sink. */
@@ -282,7 +282,7 @@ emit_cross_entropy(CgBody *c, uint32_t k)
 		put_lse(c, t, element(c, op->in[0], &x[0], NULL, 0), &rows, d, top, sum);
 		put_line(&c->text, d, "const real %s = %s + (real)log(%s);", l, top, sum);
 		if (to[0])
-			store(c, d, to[0], target(c, op->out[0], to[0], NULL, 0), text_of(c->g->a, "%s - %s", l, element(c, op->in[0], &x[0], &label, 1)));
+			store(c, d, to[0], target(c, op->out[0], to[0], NULL, 0), cg_text(c->g->a, "%s - %s", l, element(c, op->in[0], &x[0], &label, 1)));
 		if (to[1]) store(c, d, to[1], target(c, op->out[1], to[1], NULL, 0), l);
 		close_axes(c, c->depth, n);
 	}
@@ -336,7 +336,7 @@ emit_topk(CgBody *c, uint32_t k)
 	put_line(&c->text, d, "}");
 	put_line(&c->text, d, "for (int64_t %s = 0; %s < %s; %s++) {", j, j, kept, j);
 	for (int r = 0; r < 2; r++)
-		if (to[r]) store(c, d + 1, to[r], target(c, op->out[r], to[r], NULL, 0), text_of(c->g->a, "%s[%s]", r ? which : best, j));
+		if (to[r]) store(c, d + 1, to[r], target(c, op->out[r], to[r], NULL, 0), cg_text(c->g->a, "%s[%s]", r ? which : best, j));
 	put_line(&c->text, d, "}");
 	close_axes(c, c->depth, n ? n : 1);
 	copy_results(c, op);
@@ -347,7 +347,7 @@ emit_topk(CgBody *c, uint32_t k)
 static void
 put_zero(CgBody *c, Val v, const Sink *to)
 {
-	const char *bytes = text_of(c->g->a, "(size_t)%s * sizeof(%s)", cg_count(c->g, c->mesh, bc_type(c, v)), cg_ctype(bc_type(c, v)->dt));
+	const char *bytes = cg_text(c->g->a, "(size_t)%s * sizeof(%s)", cg_count(c->g, c->mesh, bc_type(c, v)), cg_ctype(bc_type(c, v)->dt));
 
 	if (to->mode == STORE_set)
 		bc_line(c, "memset(%s, 0, %s);", to->ptr, bytes);
@@ -392,7 +392,7 @@ scatter_plain(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	for (int k = 0; k < dy->n; k++)
 		if (type_find(out, dy->ax[k].a) >= 0 && !axes_has(axes, dy->ax[k].a)) axes_add(&apart, dy->ax[k].a);
 	for (int k = 0; k < axes->n; k++)
-		places[k] = (Place){axes->a[k], text_of(c->g->a, "(int64_t)%s", element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
+		places[k] = (Place){axes->a[k], cg_text(c->g->a, "(int64_t)%s", element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
 	if (apart.n) {
 		AxisList rest = others(dy, &apart);
 
@@ -433,7 +433,7 @@ scalar(CgBody *c, Val v)
 	if (val_op(c->b, v) && val_op(c->b, v)->code == OP_const)
 		return literal(c->g, DT_f64, attr_num(val_op(c->b, v), AK_value));
 	if (!bc_access(c, v, &x)) ICE("a scalar of the optimizer has no place in memory");
-	return text_of(c->g->a, "%s[%" PRId64 "]", bc_pointer(c, &(Access){.base = x.base}), x.offset);
+	return cg_text(c->g->a, "%s[%" PRId64 "]", bc_pointer(c, &(Access){.base = x.base}), x.offset);
 }
 
 void
@@ -446,7 +446,7 @@ emit_sumsq(CgBody *c, uint32_t k)
 	if (!operands(c, op, &x)) return;
 	for (uint32_t turn = 0; (to = bc_sink(c, op->out[0], turn)); turn++) {
 		if (!to->ptr) c->uses_run = true;
-		bc_line(c, "%s %s gv_sumsq(%s, %s);", to->ptr ? text_of(c->g->a, "*%s", to->ptr) : "run->sumsq", to->mode == STORE_add ? "+=" : "=",
+		bc_line(c, "%s %s gv_sumsq(%s, %s);", to->ptr ? cg_text(c->g->a, "*%s", to->ptr) : "run->sumsq", to->mode == STORE_add ? "+=" : "=",
 		    bc_pointer(c, &x), cg_count(c->g, c->mesh, bc_type(c, op->in[0])));
 	}
 	copy_results(c, op);
@@ -455,7 +455,7 @@ emit_sumsq(CgBody *c, uint32_t k)
 static const char *
 times(const Cg *g, const char *x, double factor)
 {
-	return factor == 1 ? x : text_of(g->a, "%s * %s", x, literal(g, DT_f64, factor));
+	return factor == 1 ? x : cg_text(g->a, "%s * %s", x, literal(g, DT_f64, factor));
 }
 
 /* State is updated in place: the out-ports are the buffers of w, m and v. */

@@ -21,6 +21,9 @@ Scope *scope_new(Arena *a, const Scope *parent);
 const char *scope_take(Scope *s, const char *text);
 /* The same in capitals, for named sizes. */
 const char *scope_take_upper(Scope *s, const char *text);
+/* Remembers what `text` would be called, without taking it; whether it was remembered or taken in this very scope. */
+void scope_mark(Scope *s, const char *text);
+bool scope_has(const Scope *s, const char *text);
 /* `text` as a C string literal with its quotes: any bytes. */
 void put_cstring(Buf *b, const char *text);
 /* `text` inside a comment: cannot end it, no line breaks, no control characters. */
@@ -29,7 +32,7 @@ void put_comment(Buf *b, const char *text);
 /* ==== text: emit.c ==== */
 /* One line at a depth of tabs; broken at spaces where it is longer than LINE. */
 void put_line(Buf *b, int depth, const char *fmt, ...) GV_PRINTF(3, 4);
-char *text_of(Arena *a, const char *fmt, ...) GV_PRINTF(2, 3);
+char *cg_text(Arena *a, const char *fmt, ...) GV_PRINTF(2, 3);
 
 /* ==== the program ==== */
 /* How an out-port's value meets its buffer. */

@@ -208,7 +208,7 @@ beta(const Dot *d)
 	if (!first.n) return sink_beta(d->to);
 	if (d->to->mode == STORE_set) return first.s;
 	if (d->to->mode == STORE_add) return "1";
-	return text_of(d->c->g->a, "%s || %s", sink_beta(d->to), first.s);
+	return cg_text(d->c->g->a, "%s || %s", sink_beta(d->to), first.s);
 }
 
 /* Loops over the groups that are not in the call; those over K innermost. Returns how many were opened. */

@@ -12,7 +12,7 @@
 /* ---- lines ---- */
 
 char *
-text_of(Arena *a, const char *fmt, ...)
+cg_text(Arena *a, const char *fmt, ...)
 {
 	Buf b;
 	va_list ap;
@@ -25,11 +25,12 @@ text_of(Arena *a, const char *fmt, ...)
 	return b.s;
 }
 
-/* Where to break `s` so that at most `room` columns stay before: after the last space outside quotes; 0: nowhere. */
+/* Where to break `s` so that at most `room` columns stay before: after a comma if one is
+ * late enough, else at the last space outside quotes; 0: nowhere. */
 static size_t
 break_at(const char *s, size_t room)
 {
-	size_t at = 0;
+	size_t at = 0, comma = 0;
 	bool quoted = false;
 
 	for (size_t k = 0; s[k] && k < room; k++) {
@@ -38,9 +39,11 @@ break_at(const char *s, size_t room)
 			continue;
 		}
 		if (s[k] == '"') quoted = !quoted;
-		if (s[k] == ' ' && !quoted && k > 8) at = k;
+		if (s[k] != ' ' || quoted || k <= 8) continue;
+		at = k;
+		if (s[k - 1] == ',') comma = k;
 	}
-	return at;
+	return comma > room / 2 ? comma : at;
 }
 
 void
@@ -107,7 +110,7 @@ cg_size(Cg *g, const Mesh *mesh, AxisUse u)
 
 	for (uint32_t k = 0; k < g->nsizes; k++)
 		if (g->sizes[k].a.i == u.a.i && g->sizes[k].extent == extent) return g->sizes[k].name;
-	if (extent != m->axes[u.a.i].extent) text = text_of(g->a, "%s_mb", text);
+	if (extent != m->axes[u.a.i].extent) text = cg_text(g->a, "%s_mb", text);
 	s.name = scope_take_upper(g->file, text);
 	PUSH(g->a, g->sizes, g->nsizes, g->csizes, s);
 	return s.name;
@@ -144,9 +147,9 @@ cg_stride(Cg *g, const Mesh *mesh, const Type *t, int64_t n)
 		at = k;
 	}
 	c = n / best;
-	if (best == 1) return text_of(g->a, "%" PRId64, n);
-	if (c == 1) return text_of(g->a, n > INT32_MAX ? "(int64_t)%s" : "%s", size_product(g, mesh, t, at));
-	return text_of(g->a, c > INT32_MAX || n > INT32_MAX || n < -INT32_MAX ? "INT64_C(%" PRId64 ") * %s" : "%" PRId64 " * %s",
+	if (best == 1) return cg_text(g->a, "%" PRId64, n);
+	if (c == 1) return cg_text(g->a, n > INT32_MAX ? "(int64_t)%s" : "%s", size_product(g, mesh, t, at));
+	return cg_text(g->a, c > INT32_MAX || n > INT32_MAX || n < -INT32_MAX ? "INT64_C(%" PRId64 ") * %s" : "%" PRId64 " * %s",
 	    c, size_product(g, mesh, t, at));
 }
 
@@ -156,7 +159,7 @@ cg_count(Cg *g, const Mesh *mesh, const Type *t)
 	const char *p = size_product(g, mesh, t, 0);
 
 	/* enumerators are int: a large product needs one wide factor */
-	return type_count(g->m, mesh, t) > INT32_MAX ? text_of(g->a, "(int64_t)%s", p) : p;
+	return type_count(g->m, mesh, t) > INT32_MAX ? cg_text(g->a, "(int64_t)%s", p) : p;
 }
 
 const char *
@@ -172,19 +175,25 @@ cg_ctype(DType dt)
 
 /* ---- names of the file ---- */
 
-/* One letter where it is free, else the axis' own name. */
+/* One letter where no value goes by it, else the axis' own name. */
 static void
 name_axes(Cg *g)
 {
 	const Module *m = g->m;
+	Scope *values = scope_new(g->a, NULL);
+
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		for (uint32_t v = 1; v < m->bodies[b].nvals; v++)
+			scope_mark(values, name_str(m->names, m->bodies[b].vals[v].name));
 
 	g->axis_var = NEW_N(g->a, const char *, m->naxes);
 	for (uint32_t k = 1; k < m->naxes; k++) {
 		const char *s = name_str(m->names, m->axes[k].name);
 		char letter[2] = {s[0] >= 'A' && s[0] <= 'Z' ? (char)(s[0] - 'A' + 'a') : s[0], '\0'};
-		const char *v = scope_take(g->file, letter);
+		const char *v = scope_has(values, letter) ? "" : scope_take(g->file, letter);
 
-		g->axis_var[k] = v[1] == '\0' ? v : scope_take(g->file, s);
+		if (strlen(v) != 1) v = scope_take(g->file, scope_has(values, s) ? cg_text(g->a, "%s_at", s) : s);
+		g->axis_var[k] = v;
 	}
 }
 
@@ -202,7 +211,7 @@ name_bodies(Cg *g)
 		for (int k = 0; k < BK_COUNT; k++) {
 			uint32_t b = m->types[l].body[k];
 
-			if (b) g->body_name[b] = scope_take(g->file, text_of(g->a, "%s_%s", g->type_name[l], body_suffix[k]));
+			if (b) g->body_name[b] = scope_take(g->file, cg_text(g->a, "%s_%s", g->type_name[l], body_suffix[k]));
 		}
 	}
 	if (m->const_body) g->body_name[m->const_body] = scope_take(g->file, "make_consts");
@@ -253,7 +262,7 @@ put_sizes(const Cg *g, Buf *out)
 	const Memory *mem = &m->mem;
 	const Stage *s = m->plan.nstages ? &m->plan.stages[0] : NULL;
 	const struct { const char *name; int64_t at; } sections[] = {
-	    {"GV_PARAM", mem->param}, {"GV_GRAD", mem->grad}, {"GV_M", mem->m}, {"GV_V", mem->v},
+	    {"GV_PARAMS", mem->param}, {"GV_GRADS", mem->grad}, {"GV_MOMENT1", mem->m}, {"GV_MOMENT2", mem->v},
 	    {"GV_CONSTS", mem->consts}, {"GV_SLOTS", mem->slots}, {"GV_SLOT_BYTES", mem->slot_bytes},
 	    {"GV_COTS", mem->cots}, {"GV_CARRY", mem->carry}, {"GV_SCRATCH", mem->scratch},
 	    {"GV_ARENA", mem->arena_bytes},
@@ -269,7 +278,7 @@ put_sizes(const Cg *g, Buf *out)
 		if (sections[k].at >= 0)
 			buf_printf(out, "#define %-14s INT64_C(%" PRId64 ")\n", sections[k].name, sections[k].at);
 	buf_puts(out, "\n#define AT(type, offset) ((type *)(run->arena + (offset)))\n");
-	buf_puts(out, "#define SLOT(mb) (GV_SLOTS + (mb) % GV_NSLOTS * GV_SLOT_BYTES)\n");
+	if (s && s->slots > 1) buf_puts(out, "#define SLOT(mb) (GV_SLOTS + (mb) % GV_NSLOTS * GV_SLOT_BYTES)\n");
 }
 
 /* What this target cannot do, at its place. One rank, whole tensors but for microbatches. */

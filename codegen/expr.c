@@ -26,7 +26,7 @@ ex(const char *s, int prec, uint32_t deps)
 static const char *
 paren(Nest *n, Ex x, int prec)
 {
-	return x.prec >= prec ? x.s : text_of(n->c->g->a, "(%s)", x.s);
+	return x.prec >= prec ? x.s : cg_text(n->c->g->a, "(%s)", x.s);
 }
 
 Ex
@@ -36,7 +36,7 @@ ex_binary(Nest *n, Ex x, const char *op, int prec, Ex y)
 	int left = prec >= P_add ? prec : P_add, right = prec >= P_add ? prec + 1 : P_add;
 
 	(void)same;
-	return ex(text_of(n->c->g->a, "%s %s %s", paren(n, x, left), op, paren(n, y, right)), prec, x.deps | y.deps);
+	return ex(cg_text(n->c->g->a, "%s %s %s", paren(n, x, left), op, paren(n, y, right)), prec, x.deps | y.deps);
 }
 
 const char *
@@ -46,14 +46,14 @@ literal(const Cg *g, DType dt, double x)
 	bool single = dt != DT_f64 && !g->f64;
 
 	if (dt == DT_bool) return x != 0 ? "true" : "false";
-	if (dt == DT_i32) return text_of(g->a, "%" PRId64, (int64_t)x);
+	if (dt == DT_i32) return cg_text(g->a, "%" PRId64, (int64_t)x);
 	if (isnan(x)) return "(real)NAN";
 	if (isinf(x)) return x < 0 ? "-(real)INFINITY" : "(real)INFINITY";
 	for (int digits = 1; digits <= 17; digits++) {
 		snprintf(s, sizeof s, "%.*g", digits, single ? (double)(float)x : x);
 		if (single ? strtof(s, NULL) == (float)x : strtod(s, NULL) == x) break;
 	}
-	return text_of(g->a, "%s%s%s", s, strpbrk(s, ".e") ? "" : ".0", single ? "f" : "");
+	return cg_text(g->a, "%s%s%s", s, strpbrk(s, ".e") ? "" : ".0", single ? "f" : "");
 }
 
 /* ---- operands ---- */
@@ -83,7 +83,7 @@ in_real(Nest *n, const Op *op, int k, const Env *e)
 	Ex x = in(n, op, k, e);
 
 	if (is_float(n, op, k)) return x;
-	return ex(text_of(n->c->g->a, "(real)%s", paren(n, x, P_unary)), P_unary, x.deps);
+	return ex(cg_text(n->c->g->a, "(real)%s", paren(n, x, P_unary)), P_unary, x.deps);
 }
 
 /* A line in the scope an expression belongs to: constants of the innermost loop or of the row. */
@@ -101,7 +101,7 @@ static Ex
 atom(Nest *n, DType dt, Ex x)
 {
 	if (n->probe || x.prec == P_atom || x.prec == P_unary) return x;
-	if (n->cond) return ex(text_of(n->c->g->a, "(%s)", x.s), P_atom, x.deps);
+	if (n->cond) return ex(cg_text(n->c->g->a, "(%s)", x.s), P_atom, x.deps);
 	return ex(make_const(n, dt, scope_take(n->scope, "t"), x), P_atom, x.deps);
 }
 
@@ -110,13 +110,13 @@ atom(Nest *n, DType dt, Ex x)
 static Ex
 call(Nest *n, const char *f, Ex x)
 {
-	return ex(text_of(n->c->g->a, "%s(%s)", f, x.s), P_atom, x.deps);
+	return ex(cg_text(n->c->g->a, "%s(%s)", f, x.s), P_atom, x.deps);
 }
 
 static Ex
 call2(Nest *n, const char *f, Ex x, Ex y)
 {
-	return ex(text_of(n->c->g->a, "%s(%s, %s)", f, x.s, y.s), P_atom, x.deps | y.deps);
+	return ex(cg_text(n->c->g->a, "%s(%s, %s)", f, x.s, y.s), P_atom, x.deps | y.deps);
 }
 
 static Ex
@@ -147,7 +147,7 @@ elem_pos(Nest *n, const Op *op, const Env *e)
 	Lin x = global_index(n, t, 0, env_at(e, attr_axis(op, AK_axis)));
 
 	if (x.mb) n->c->uses_mb = true;
-	return ex(text_of(n->c->g->a, "(int32_t)%s", lin_alone(n, &x)), P_unary, x.deps);
+	return ex(cg_text(n->c->g->a, "(int32_t)%s", lin_alone(n, &x)), P_unary, x.deps);
 }
 
 #define CALL(op_name, f)                                                                           \
@@ -169,7 +169,7 @@ elem_neg(Nest *n, const Op *op, const Env *e)
 {
 	Ex x = in(n, op, 0, e);
 
-	return ex(text_of(n->c->g->a, "-%s", paren(n, x, P_atom)), P_unary, x.deps);
+	return ex(cg_text(n->c->g->a, "-%s", paren(n, x, P_atom)), P_unary, x.deps);
 }
 
 static Ex
@@ -177,13 +177,13 @@ elem_not(Nest *n, const Op *op, const Env *e)
 {
 	Ex x = in(n, op, 0, e);
 
-	return ex(text_of(n->c->g->a, "!%s", paren(n, x, P_atom)), P_unary, x.deps);
+	return ex(cg_text(n->c->g->a, "!%s", paren(n, x, P_atom)), P_unary, x.deps);
 }
 
 static Ex
 select_text(Nest *n, const char *condition, Ex x, Ex y)
 {
-	return ex(text_of(n->c->g->a, "%s ? %s : %s", condition, paren(n, x, P_logic), paren(n, y, P_logic)), P_cond,
+	return ex(cg_text(n->c->g->a, "%s ? %s : %s", condition, paren(n, x, P_logic), paren(n, y, P_logic)), P_cond,
 	    x.deps | y.deps);
 }
 
@@ -193,7 +193,7 @@ elem_relu(Nest *n, const Op *op, const Env *e)
 	DType dt = in_type(n, op, 0);
 	Ex x = atom(n, dt, in(n, op, 0, e)), zero = ex("0", P_atom, 0);
 
-	return select_text(n, text_of(n->c->g->a, "%s < 0", x.s), zero, x); /* a NaN stays */
+	return select_text(n, cg_text(n->c->g->a, "%s < 0", x.s), zero, x); /* a NaN stays */
 }
 
 static Ex
@@ -204,8 +204,8 @@ elem_abs(Nest *n, const Op *op, const Env *e)
 
 	if (dtype_float(dt)) return call(n, n->c->g->f64 ? "fabs" : "fabsf", x);
 	x = atom(n, dt, x);
-	minus = ex(text_of(n->c->g->a, "-%s", x.s), P_unary, x.deps);
-	return select_text(n, text_of(n->c->g->a, "%s < 0", x.s), minus, x);
+	minus = ex(cg_text(n->c->g->a, "-%s", x.s), P_unary, x.deps);
+	return select_text(n, cg_text(n->c->g->a, "%s < 0", x.s), minus, x);
 }
 
 static Ex
@@ -215,8 +215,8 @@ elem_cast(Nest *n, const Op *op, const Env *e)
 	Ex x = in(n, op, 0, e);
 
 	if (to == from || (dtype_float(to) && dtype_float(from) && to != DT_f64 && from != DT_f64)) return x;
-	if (to == DT_bool) return ex(text_of(n->c->g->a, "%s != 0", paren(n, x, P_add)), P_compare, x.deps);
-	return ex(text_of(n->c->g->a, "(%s)%s", cg_ctype(to), paren(n, x, P_unary)), P_unary, x.deps);
+	if (to == DT_bool) return ex(cg_text(n->c->g->a, "%s != 0", paren(n, x, P_add)), P_compare, x.deps);
+	return ex(cg_text(n->c->g->a, "(%s)%s", cg_ctype(to), paren(n, x, P_unary)), P_unary, x.deps);
 }
 
 static Ex
@@ -285,7 +285,7 @@ elem_pow(Nest *n, const Op *op, const Env *e)
 		if (v == 0.5) return call(n, "gv_sqrt", x);
 		if (v == 2 || v == 3) {
 			x = atom(n, DT_f32, x);
-			return ex(text_of(n->c->g->a, v == 2 ? "%s * %s" : "%s * %s * %s", x.s, x.s, x.s), P_mul, x.deps);
+			return ex(cg_text(n->c->g->a, v == 2 ? "%s * %s" : "%s * %s * %s", x.s, x.s, x.s), P_mul, x.deps);
 		}
 	}
 	return call2(n, "gv_pow", x, in_real(n, op, 1, e));
@@ -296,7 +296,7 @@ pick(Nest *n, const Op *op, const Env *e, const char *less)
 {
 	DType dt = bc_type(n->c, op->out[0])->dt;
 	Ex x = atom(n, dt, in(n, op, 0, e)), y = atom(n, dt, in(n, op, 1, e));
-	Ex r = select_text(n, text_of(n->c->g->a, "%s %s %s", x.s, less, y.s), x, y);
+	Ex r = select_text(n, cg_text(n->c->g->a, "%s %s %s", x.s, less, y.s), x, y);
 
 	r.deps = x.deps | y.deps;
 	return r;
@@ -359,7 +359,7 @@ elem_dropout(Nest *n, const Op *op, const Env *e)
 	at = logical_place(n, op, e);
 	n->c->uses_run = true;
 	place = lin_text(n, &at, bc_type(n->c, op->out[0]));
-	place = ex(text_of(n->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s))", site, place.s), P_atom, at.deps);
+	place = ex(cg_text(n->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s))", site, place.s), P_atom, at.deps);
 	return ex_binary(n, x, "*", P_mul, place);
 }
 
@@ -373,7 +373,7 @@ divide(Nest *n, const Lin *x, int64_t d, bool rest)
 
 	if (lin_is_const(x)) return lin_const(rest ? x->c % d : x->c / d);
 	if (d == 1) return rest ? lin_const(0) : *x;
-	lin_term(&q, text_of(n->c->g->a, "(%s %c %" PRId64 ")", lin_alone(n, x), rest ? '%' : '/', d), 1, x->deps);
+	lin_term(&q, cg_text(n->c->g->a, "(%s %c %" PRId64 ")", lin_alone(n, x), rest ? '%' : '/', d), 1, x->deps);
 	return q;
 }
 
@@ -428,7 +428,7 @@ guarded(Nest *n, const char *condition, uint32_t deps, const Op *op, int k, cons
 	n->cond++;
 	x = in(n, op, k, e);
 	n->cond--;
-	return ex(text_of(n->c->g->a, "%s ? %s : 0", condition, paren(n, x, P_logic)), P_cond, x.deps | deps);
+	return ex(cg_text(n->c->g->a, "%s ? %s : 0", condition, paren(n, x, P_logic)), P_cond, x.deps | deps);
 }
 
 static Ex
@@ -446,21 +446,21 @@ elem_unslice(Nest *n, const Op *op, const Env *e)
 	env_drop(&inner, axis);
 	text = lin_alone(n, &at);
 	if (!from || !from->axes.n)
-		return guarded(n, text_of(n->c->g->a, "%s == %" PRId64, text, start), at.deps, op, 0, &inner);
+		return guarded(n, cg_text(n->c->g->a, "%s == %" PRId64, text, start), at.deps, op, 0, &inner);
 	extent = bc_extent(n->c, tx, type_find(tx, from->axes.a[0]));
 	if (step == 1 || step == -1) {
 		lin_add(&j, &at, step);
 		j.c -= start * step;
 		condition = start == 0 && step == 1
-				? text_of(n->c->g->a, "%s < %" PRId64, text, extent)
-				: text_of(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64, text,
+				? cg_text(n->c->g->a, "%s < %" PRId64, text, extent)
+				: cg_text(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64, text,
 				      step > 0 ? start : start - extent + 1, text, step > 0 ? start + extent - 1 : start);
 	} else {
 		int64_t lo = step > 0 ? start : start + step * (extent - 1), hi = step > 0 ? start + step * (extent - 1) : start;
 
-		condition = text_of(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64 " && (%s - %" PRId64 ") %% %" PRId64 " == 0",
+		condition = cg_text(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64 " && (%s - %" PRId64 ") %% %" PRId64 " == 0",
 		    text, lo, text, hi, text, start, step < 0 ? -step : step);
-		lin_term(&j, text_of(n->c->g->a, "((%s - %" PRId64 ") / %" PRId64 ")", text, start, step), 1, at.deps);
+		lin_term(&j, cg_text(n->c->g->a, "((%s - %" PRId64 ") / %" PRId64 ")", text, start, step), 1, at.deps);
 	}
 	env_set(&inner, from->axes.a[0], &j);
 	return guarded(n, condition, at.deps, op, 0, &inner);
@@ -502,7 +502,7 @@ elem_concat(Nest *n, const Op *op, const Env *e)
 	env_set(&inner, from->a[1], &at);
 	y = in(n, op, 1, &inner);
 	n->cond--;
-	x = select_text(n, text_of(n->c->g->a, "%s < %" PRId64, text, first), x, y);
+	x = select_text(n, cg_text(n->c->g->a, "%s < %" PRId64, text, first), x, y);
 	x.deps |= at.deps;
 	return x;
 }
@@ -517,8 +517,7 @@ elem_gather(Nest *n, const Op *op, const Env *e)
 		Ex x = in(n, op, 1 + k, e);
 		Lin at = lin_const(0);
 
-		x = atom(n, DT_i32, x);
-		lin_term(&at, x.prec == P_atom ? x.s : text_of(n->c->g->a, "(%s)", x.s), 1, x.deps);
+		lin_term(&at, cg_text(n->c->g->a, "(int64_t)%s", paren(n, x, P_unary)), 1, x.deps);
 		env_set(&inner, axes->a[k], &at);
 	}
 	return in(n, op, 0, &inner);
@@ -563,10 +562,10 @@ load(Nest *n, Val v, const Access *x, const Env *e)
 
 	if (n->probe) return ex("?", P_atom, at.deps);
 	place = lin_text(n, &at, base);
-	r = ex(text_of(n->c->g->a, "%s[%s]", p, place.s), P_atom, at.deps);
+	r = ex(cg_text(n->c->g->a, "%s[%s]", p, place.s), P_atom, at.deps);
 	if (n->cond || (at.deps & n->inner) || n->inner == 0) return r;
 	/* it does not change in the innermost loop */
-	return ex(make_const(n, t->dt, scope_take(n->scope, text_of(n->c->g->a, "%s_i", p)), r), P_atom, r.deps);
+	return ex(make_const(n, t->dt, scope_take(n->scope, cg_text(n->c->g->a, "%s_i", p)), r), P_atom, r.deps);
 }
 
 /* A name for what is used twice or is long. */
@@ -576,6 +575,7 @@ name_it(Nest *n, Val v, Ex x)
 	bool in_row = (x.deps & n->inner) == 0;
 	bool twice = n->uses && n->uses[n->pass][v.i] > 1;
 
+	if (n->direct == v.i && !twice && !in_row && !n->row_buffer[v.i]) return x;
 	if (x.prec == P_atom && (!twice || strlen(x.s) < 12)) return x;
 	if (x.prec == P_unary && !strchr(x.s, '[') && strlen(x.s) < 12) return x;
 	if (!twice && !in_row && strlen(x.s) < LONG && !n->row_buffer[v.i]) return x;
@@ -597,6 +597,7 @@ value_at(Nest *n, Val v, const Env *e)
 	if (n->c->scalar_port[v.i]) return ex(n->c->val[v.i].name, P_atom, 0);
 	if (here && n->row_memo[v.i]) return ex(n->row_memo[v.i], P_atom, deps);
 	if (here && n->memo[v.i]) return ex(n->memo[v.i], P_atom, deps);
+	if (n->probe && n->inside[v.i] && is_reduction(op)) return ex("?", P_atom, deps);
 	if ((!n->inside[v.i] || n->stored[v.i]) && bc_access(n->c, v, &x)) {
 		r = load(n, v, &x, e);
 		if (keep && r.deps & n->inner && n->uses && n->uses[n->pass][v.i] > 1)

@@ -41,9 +41,9 @@ port_arg(Wrapper *w, uint32_t p)
 
 	for (uint32_t k = 0; k < w->n; k++)
 		where[k] = where_port(w->g, inst_of(w, k), w->c->b, port);
-	text = address_text(w->g, ctype, where, w->n, text_of(w->g->a, "%s_%s_at", w->g->body_name[w->c->index], what), &w->uses_i);
+	text = address_text(w->g, ctype, where, w->n, cg_text(w->g->a, "%s_%s_at", w->g->body_name[w->c->index], what), &w->uses_i);
 	if (strstr(text, "SLOT(mb)") && w->g->m->plan.stages[0].slots > 1) w->uses_mb = true;
-	arg(w, text_of(w->g->a, "%s", text));
+	arg(w, cg_text(w->g->a, "/* %s */ %s", what, text));
 }
 
 static const char *
@@ -66,10 +66,10 @@ flag_text(Wrapper *w, uint32_t p)
 			x[k] = r.kind == REF_result && w->g->m->mem.cot[cot_index(w->g, r)].shared;
 		}
 	}
-	late = seq_condition(w->g, x, w->n, text_of(w->g->a, "%s_late", w->c->port_param[p]), &w->uses_i);
+	late = seq_condition(w->g, x, w->n, cg_text(w->g->a, "%s_late", w->c->port_param[p]), &w->uses_i);
 	if (w->c->b->ports[p].kind != PORT_dw || w->g->m->plan.microbatches <= 1) return late;
 	w->uses_mb = true;
-	return text_of(w->g->a, "mb > 0 || %s", late);
+	return cg_text(w->g->a, "mb > 0 || %s", late);
 }
 
 /* Cotangents that must be zero, or one, before the body reads or adds to them. */
@@ -131,7 +131,7 @@ common_name(Wrapper *w, const char **prefix, const char **suffix, const char **n
 			ok = ok && strcmp(s + at, first + end) == 0;
 		}
 		if (!ok) continue;
-		*prefix = text_of(w->g->a, "%.*s", (int)k, first);
+		*prefix = cg_text(w->g->a, "%.*s", (int)k, first);
 		*suffix = first + end;
 		*number = seq_expr(w->g, x, w->n, "number", &w->uses_i);
 		return true;
@@ -166,13 +166,13 @@ name_arg(Wrapper *w)
 		arg(w, "name");
 		return;
 	}
-	table = scope_take(w->g->file, text_of(w->g->a, "%s_names", w->g->type_name[w->type]));
+	table = scope_take(w->g->file, cg_text(w->g->a, "%s_names", w->g->type_name[w->type]));
 	buf_printf(&w->g->tables, "static const char *const %s[%u] = {\n", table, w->n);
 	for (uint32_t k = 0; k < w->n; k++)
 		buf_printf(&w->g->tables, "\t%s,\n", quoted(w->g, name_str(m->names, m->insts[inst_of(w, k)].name)));
 	buf_puts(&w->g->tables, "};\n");
 	w->uses_i = true;
-	arg(w, text_of(w->g->a, "%s[i]", table));
+	arg(w, cg_text(w->g->a, "%s[i]", table));
 }
 
 /* One row of rates if all instances have the same. */
@@ -187,7 +187,7 @@ rate_arg(Wrapper *w)
 	for (uint32_t k = 1; k < w->n; k++)
 		same &= memcmp(m->insts[inst_of(w, k)].rates, m->insts[inst_of(w, 0)].rates, l->nrates * sizeof(double)) == 0;
 	if (!name) {
-		name = w->g->rates_name[w->type] = scope_take(w->g->file, text_of(w->g->a, "%s_rates", w->g->type_name[w->type]));
+		name = w->g->rates_name[w->type] = scope_take(w->g->file, cg_text(w->g->a, "%s_rates", w->g->type_name[w->type]));
 		buf_printf(&w->g->tables, "static const double %s[%u][%u] = {\n", name, same ? 1 : w->n, l->nrates);
 		for (uint32_t k = 0; k < (same ? 1 : w->n); k++) {
 			buf_puts(&w->g->tables, "\t{");
@@ -200,7 +200,7 @@ rate_arg(Wrapper *w)
 		buf_puts(&w->g->tables, "};\n");
 	}
 	if (!same) w->uses_i = true;
-	arg(w, text_of(w->g->a, "%s[%s]", name, same ? "0" : "i"));
+	arg(w, cg_text(w->g->a, "%s[%s]", name, same ? "0" : "i"));
 }
 
 /* ---- the wrapper ---- */
@@ -234,10 +234,10 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 		port_arg(&w, p);
 		if (c->port_flag[p] && g->modes[body][p].own_flag) arg(&w, flag_text(&w, p));
 	}
-	if (c->uses_scratch) arg(&w, "run->arena + GV_SCRATCH");
+	if (c->uses_scratch) arg(&w, "AT(unsigned char, GV_SCRATCH)");
 	*emits = w.uses_i;
 	g->wraps_mb[body] = w.uses_mb;
-	g->wrapper_name[body] = scope_take(g->file, text_of(g->a, "run_%s", g->body_name[body]));
+	g->wrapper_name[body] = scope_take(g->file, cg_text(g->a, "run_%s", g->body_name[body]));
 
 	buf_printf(out, "\n/* %s", c->l ? "" : "constants: ");
 	if (c->l) put_comment(out, name_str(g->m->names, c->l->name));
@@ -245,7 +245,7 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 	buf_printf(out, "%s%s */\nstatic void\n", c->l ? ": " : "", body_doc[c->b->kind]);
 	put_line(out, 0, "%s(GvrtRun *run%s%s)", g->wrapper_name[body], w.uses_mb ? ", int64_t mb" : "", w.uses_i ? ", int64_t i" : "");
 	buf_puts(out, "{\n");
-	if (!w.args.n || !strstr(w.args.s, "run")) buf_puts(out, "\t(void)run;\n");
+	if (!w.args.n || (!strstr(w.args.s, "run") && !strstr(w.args.s, "AT(") && !w.before.n)) buf_puts(out, "\t(void)run;\n");
 	if (w.before.n) buf_puts(out, w.before.s);
 	if (w.args.n)
 		buf_printf(out, "\t%s(\n%s);\n}\n", g->body_name[body], w.args.s);

@@ -287,7 +287,7 @@ need(Nest *n, Val v, int pass)
 			if (kept_in_memory(n, v) && n->level[v.i] < pass) return;
 			if (is_dear(op->code) && (n->row_buffer[v.i] || fits_on_stack(n))) {
 				if (!n->row_buffer[v.i])
-					n->row_buffer[v.i] = scope_take(n->scope, text_of(n->c->g->a, "%s_row", bc_elem(n->c, v)));
+					n->row_buffer[v.i] = scope_take(n->scope, cg_text(n->c->g->a, "%s_row", bc_elem(n->c, v)));
 				return;
 			}
 		}
@@ -387,14 +387,14 @@ put_store(Nest *n, Val v, const Sink *to, Ex x)
 	}
 	bc_strides(n->c, t, stride);
 	at = nest_address(n, t, stride, 0, &n->id);
-	place = text_of(n->c->g->a, "%s[%s]", to->ptr, lin_text(n, &at, t).s);
+	place = cg_text(n->c->g->a, "%s[%s]", to->ptr, lin_text(n, &at, t).s);
 	if (guard.n) put_line(b, depth++, "if (%s)", guard.s);
 	if (to->mode == STORE_set)
 		put_line(b, depth, "%s = %s;", place, x.s);
 	else if (to->mode == STORE_add)
 		put_line(b, depth, "%s += %s;", place, x.s);
 	else
-		put_line(b, depth, "%s = (%s ? %s : 0) + %s;", place, to->flag, place, x.prec < P_add ? text_of(n->c->g->a, "(%s)", x.s) : x.s);
+		put_line(b, depth, "%s = (%s ? %s : 0) + %s;", place, to->flag, place, x.prec < P_add ? cg_text(n->c->g->a, "(%s)", x.s) : x.s);
 }
 
 /* Flat index of the row, for what is kept on the stack. */
@@ -422,7 +422,7 @@ keep_rows(Nest *n, int pass, bool before)
 	for (uint32_t v = 1; v < n->c->b->nvals; v++) {
 		if (!n->row_buffer[v]) continue;
 		if (before && n->first[v] <= pass)
-			n->memo[v] = text_of(n->c->g->a, "%s[%s]", n->row_buffer[v], row_index(n));
+			n->memo[v] = cg_text(n->c->g->a, "%s[%s]", n->row_buffer[v], row_index(n));
 		if (!before && n->first[v] == pass + 1)
 			put_line(&n->body, n->body_depth, "%s[%s] = %s;", n->row_buffer[v], row_index(n), value_at(n, (Val){v}, &n->id).s);
 	}
@@ -448,7 +448,9 @@ put_stores(Nest *n, int pass)
 			Val v = n->stores[k].v;
 
 			if (in_row_only(n, v) || store_walk(n, k) != pass || (n->inside[v.i] && is_reduction(val_op(n->c->b, v)))) continue;
+			n->direct = careful ? 0 : v.i;
 			Ex x = value_at(n, v, &n->id);
+			n->direct = 0;
 			if (turn == n->stores[k].to->in_place) put_store(n, v, n->stores[k].to, x);
 		}
 }
@@ -539,22 +541,25 @@ put_rows(Nest *n)
 	}
 	for (int l = 0; l < rows; l++)
 		open_loop(n, &n->c->text, n->c->depth + l, &n->loop[l]);
-	if (!rows) put_line(&n->c->text, n->c->depth, "{");
-	if (!rows) {
-		Buf shifted; /* constants of this nest stay in a block of their own */
+	const char *first = n->row.n ? n->row.s + strspn(n->row.s, "\t") : "";
+	bool block = !rows && strncmp(first, "#pragma", 7) != 0; /* constants of this nest stay in a block of their own */
+
+	if (block) put_line(&n->c->text, n->c->depth, "{");
+	if (block) {
+		Buf shifted;
 
 		buf_init(&shifted, n->c->g->a);
 		for (const char *s = n->row.n ? n->row.s : ""; *s;) {
 			const char *end = strchr(s, '\n');
 
 			if (*s != '#') buf_putc(&shifted, '\t');
-			buf_puts(&shifted, text_of(n->c->g->a, "%.*s\n", (int)(end - s), s));
+			buf_puts(&shifted, cg_text(n->c->g->a, "%.*s\n", (int)(end - s), s));
 			s = end + 1;
 		}
 		n->row = shifted;
 	}
 	if (n->row.n) buf_puts(&n->c->text, n->row.s);
-	close_loops(&n->c->text, n->c->depth, rows ? rows : 1);
+	close_loops(&n->c->text, n->c->depth, block ? 1 : rows);
 }
 
 /* for blocks of columns { for rows { for columns } } */
@@ -569,8 +574,8 @@ put_columns(Nest *n)
 
 	rows = add_loops(n, n->reduced, true) - outer - 1;
 	e = column.var;
-	e0 = n->first_column = scope_take(n->scope, text_of(n->c->g->a, "%s_first", e));
-	e1 = scope_take(n->scope, text_of(n->c->g->a, "%s_end", e));
+	e0 = n->first_column = scope_take(n->scope, cg_text(n->c->g->a, "%s_first", e));
+	e1 = scope_take(n->scope, cg_text(n->c->g->a, "%s_end", e));
 	n->inner = column.axes;
 	n->row_depth = depth + outer + 1 + rows;
 	n->body_depth = n->row_depth + 1;
@@ -579,7 +584,7 @@ put_columns(Nest *n)
 	n->pass = 0;
 	n->columns = &head;
 	n->column_rows = rows;
-	n->column_index = text_of(n->c->g->a, "%s - %s", e, e0);
+	n->column_index = cg_text(n->c->g->a, "%s - %s", e, e0);
 	reduce_begin(n);
 	reduce_add(n, NULL);
 	put_stores(n, 0);

@@ -155,7 +155,7 @@ runtime_path(Ctx *c, const CgOptions *o, const char **out)
 	if (!realpath(want, runtime)) return fail(c, "cannot find the runtime", want);
 	if (!dir_make(o->dir)) return fail(c, "cannot make", o->dir);
 	if (!realpath(o->dir, dir)) return fail(c, "cannot find", o->dir);
-	*out = relative(c->perm, dir, runtime);
+	*out = cg_text(c->perm, "%s", relative(c->perm, dir, runtime));
 	if (is_plain_path(*out)) return true;
 	diag_error(c->diag, (Loc){0}, "make cannot hold the path of the runtime, '%s'; move it to one without spaces and special characters",
 	    *out);

@@ -131,12 +131,12 @@ static const char *
 take(Scope *s, const char *text, bool upper)
 {
 	char base[IDENT_MAX + 1];
-	const char *name = base;
+	const char *name;
 
 	sanitise(text, upper, base);
+	name = cg_text(s->arena, "%s", base);
 	for (unsigned k = 2; is_taken(s, name); k++)
-		name = text_of(s->arena, "%s_%u", base, k);
-	if (name == base) name = arena_dup(s->arena, base, strlen(base) + 1);
+		name = cg_text(s->arena, "%s_%u", base, k);
 	return keep(s, name);
 }
 
@@ -150,6 +150,24 @@ const char *
 scope_take_upper(Scope *s, const char *text)
 {
 	return take(s, text, true);
+}
+
+void
+scope_mark(Scope *s, const char *text)
+{
+	char base[IDENT_MAX + 1];
+
+	sanitise(text, false, base);
+	if (!*find(s, base)) keep(s, arena_dup(s->arena, base, strlen(base) + 1));
+}
+
+bool
+scope_has(const Scope *s, const char *text)
+{
+	char base[IDENT_MAX + 1];
+
+	sanitise(text, false, base);
+	return *find(s, base) != NULL;
 }
 
 void

@@ -62,7 +62,7 @@ add_product(Nest *n, Buf *b, const char *text, int64_t coef, const Type *t)
 	if (coef < 0) coef = -coef;
 	buf_puts(b, text);
 	if (coef == 1) return;
-	size = t ? cg_stride(n->c->g, n->c->mesh, t, coef) : text_of(n->c->g->a, "%" PRId64, coef);
+	size = t ? cg_stride(n->c->g, n->c->mesh, t, coef) : cg_text(n->c->g->a, "%" PRId64, coef);
 	buf_printf(b, " * %s", size);
 }
 
@@ -75,18 +75,18 @@ lin_text(Nest *n, const Lin *x, const Type *t)
 	buf_init(&b, n->c->g->a);
 	if (x->mb) n->c->uses_mb = true;
 	add_product(n, &b, "mb", x->mb, t);
+	for (int k = 0; k < x->nterms; k++)
+		add_product(n, &b, x->term[k].text, x->term[k].coef, t);
 	for (int l = 0; l < n->nloops; l++) {
 		parts += x->k[n->loop[l].last] != 0;
 		add_product(n, &b, n->loop[l].var, x->k[n->loop[l].last], t);
 	}
-	for (int k = 0; k < x->nterms; k++)
-		add_product(n, &b, x->term[k].text, x->term[k].coef, t);
 	if (x->c || !b.n) {
 		int64_t c = x->c;
 
 		if (b.n) buf_puts(&b, c < 0 ? " - " : " + ");
 		if (b.n && c < 0) c = -c;
-		buf_puts(&b, t ? cg_stride(n->c->g, n->c->mesh, t, c) : text_of(n->c->g->a, "%" PRId64, c));
+		buf_puts(&b, t ? cg_stride(n->c->g, n->c->mesh, t, c) : cg_text(n->c->g->a, "%" PRId64, c));
 	}
 	return (Ex){b.s, parts == 1 && !strchr(b.s, ' ') && b.s[0] != '-' ? P_atom : P_add, x->deps};
 }
@@ -100,7 +100,7 @@ lin_alone(Nest *n, const Lin *x)
 		if (x->k[k]) n->solo |= 1u << k;
 	if (n->probe) return "?";
 	e = lin_text(n, x, NULL);
-	return e.prec == P_atom ? e.s : text_of(n->c->g->a, "(%s)", e.s);
+	return e.prec == P_atom ? e.s : cg_text(n->c->g->a, "(%s)", e.s);
 }
 
 const Lin *

@@ -61,6 +61,7 @@ typedef struct Nest {
 	Loop loop[MAX_LOOPS];
 	int nloops;
 	uint32_t inner; /* axes of the loops inside the row */
+	uint32_t direct; /* the value that is being stored: no name of its own */
 	int cond;       /* inside a condition: nothing may be hoisted out of the expression */
 
 	struct { Val v; const Sink *to; } *stores;

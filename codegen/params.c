@@ -25,7 +25,7 @@ entries_of(const Cg *g, uint32_t param)
 	Row r = {.prefix = name, .repeat = 1};
 
 	if (!p->per.i || !open || !close) return r;
-	r.prefix = text_of(g->a, "%.*s", (int)(open - name), name);
+	r.prefix = cg_text(g->a, "%.*s", (int)(open - name), name);
 	r.suffix = close + 1;
 	r.by = 1;
 	r.repeat = (uint32_t)g->m->axes[p->per.i].extent;
@@ -56,7 +56,7 @@ is_digit(char c)
 static int64_t
 find_param(const Cg *g, const char *prefix, uint32_t number, const char *suffix)
 {
-	const char *name = text_of(g->a, "%s%u%s", prefix, number, suffix);
+	const char *name = cg_text(g->a, "%s%u%s", prefix, number, suffix);
 
 	for (uint32_t k = 0; k < g->m->nparams; k++)
 		if (strcmp(name_str(g->m->names, g->m->params[k].name), name) == 0) return k;
@@ -81,7 +81,7 @@ longest_row(const Cg *g, uint32_t param, const bool *taken)
 			number = number * 10 + (uint32_t)(name[end] - '0');
 		if (is_digit(name[end])) continue;
 		for (uint32_t by = 1; by <= 4; by++) {
-			Row r = {.prefix = text_of(g->a, "%.*s", (int)k, name), .suffix = name + end, .first = number, .by = by, .repeat = 1};
+			Row r = {.prefix = cg_text(g->a, "%.*s", (int)k, name), .suffix = name + end, .first = number, .by = by, .repeat = 1};
 
 			for (;; r.repeat++) {
 				int64_t next = find_param(g, r.prefix, number + r.repeat * by, r.suffix);
@@ -301,8 +301,8 @@ cg_tables(Cg *g, Buf *out)
 	put_cstring(out, name_str(m->names, m->source));
 	buf_printf(out, ",\n\t.plan_hash = UINT64_C(0x%016" PRIx64 "),\n\t.ranks = 1, .stage = 0, .stages = 1, .threads = %u,\n", ir_hash(m),
 	    m->plan.threads);
-	buf_printf(out, "\t.arena_bytes = GV_ARENA,\n\t.param = GV_PARAM, .grad = %s, .m = %s, .v = %s, .state_bytes = %" PRId64 ",\n",
-	    mem->grad < 0 ? "-1" : "GV_GRAD", mem->m < 0 ? "-1" : "GV_M", mem->v < 0 ? "-1" : "GV_V", mem->state_bytes);
+	buf_printf(out, "\t.arena_bytes = GV_ARENA,\n\t.param = GV_PARAMS, .grad = %s, .m = %s, .v = %s, .state_bytes = %" PRId64 ",\n",
+	    mem->grad < 0 ? "-1" : "GV_GRADS", mem->m < 0 ? "-1" : "GV_MOMENT1", mem->v < 0 ? "-1" : "GV_MOMENT2", mem->state_bytes);
 	buf_printf(out, "\t.microbatch = %" PRId64 ", .microbatches = GV_MICROBATCHES,\n", batch / mbs);
 	if (params) buf_puts(out, "\t.params = params, .nparams = sizeof params / sizeof *params,\n");
 	if (inputs) buf_puts(out, "\t.inputs = inputs, .ninputs = sizeof inputs / sizeof *inputs,\n");

@@ -87,7 +87,7 @@ reduce_begin(Nest *n)
 
 			if (!gathers(n, op, j)) continue;
 			type = gather_type(n, op);
-			n->acc[k][j] = scope_take(n->scope, text_of(n->c->g->a, "%s_%s", hint(n, op, j), is_extreme(op) ? "top" : "sum"));
+			n->acc[k][j] = scope_take(n->scope, cg_text(n->c->g->a, "%s_%s", hint(n, op, j), is_extreme(op) ? "top" : "sum"));
 			if (!n->column) {
 				put_line(&n->row, n->row_depth, "%s %s = %s;", type, n->acc[k][j], start_of(n, op));
 				continue;
@@ -112,9 +112,9 @@ reduce_add(Nest *n, Buf *clause)
 			Ex x;
 
 			if (!gathers(n, op, j)) continue;
-			acc = n->column ? text_of(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
+			acc = n->column ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
 			x = value_at(n, op->in[0], &n->id);
-			if (is_extreme(op) || op->code == OP_moments) {
+			if (is_extreme(op) || (op->code == OP_moments && j == 1)) {
 				const char *t = scope_take(n->scope, "t");
 
 				if (op->code == OP_moments && j == 1 && attr_int(op, AK_center))
@@ -142,18 +142,18 @@ divisor(const Nest *n)
 
 	for (int k = 0; k < n->naxes; k++)
 		if (n->reduced & (1u << k)) t.ax[t.n++] = n->use[k];
-	return text_of(n->c->g->a, t.n == 1 ? "%s" : "(%s)", cg_count(n->c->g, n->c->mesh, &t));
+	return cg_text(n->c->g->a, t.n == 1 ? "%s" : "(%s)", cg_count(n->c->g, n->c->mesh, &t));
 }
 
 static const char *
 result_text(Nest *n, uint32_t k, int j)
 {
 	const Op *op = op_at(n, k);
-	const char *acc = n->column ? text_of(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
+	const char *acc = n->column ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
 
 	if (op->code != OP_moments) return acc;
-	if (j == 0) return text_of(n->c->g->a, "%s / %s", acc, divisor(n));
-	return text_of(n->c->g->a, "1 / gv_sqrt(%s%s / %s%s + %s)", gather_type(n, op)[0] == 'd' ? "(real)(" : "", acc, divisor(n),
+	if (j == 0) return cg_text(n->c->g->a, "%s / %s", acc, divisor(n));
+	return cg_text(n->c->g->a, "1 / gv_sqrt(%s%s / %s%s + %s)", gather_type(n, op)[0] == 'd' ? "(real)(" : "", acc, divisor(n),
 	    gather_type(n, op)[0] == 'd' ? ")" : "", literal(n->c->g, DT_f32, attr_num(op, AK_eps)));
 }
 
@@ -183,7 +183,7 @@ reduce_end(Nest *n)
 				continue;
 			}
 			if (gather_type(n, op)[0] == 'd' && type[0] == 'r' && j == 0)
-				x = text_of(n->c->g->a, "(real)(%s)", x);
+				x = cg_text(n->c->g->a, "(real)(%s)", x);
 			n->mean[k] = v.i ? bc_elem(n->c, v) : scope_take(n->scope, "mean");
 			put_line(&n->row, n->row_depth, "const %s %s = %s;", type, n->mean[k], x);
 			if (v.i) n->row_memo[v.i] = n->mean[k];
