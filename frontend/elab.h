@@ -234,6 +234,8 @@ Sym *scope_add(Elab *e, Scope *s, Name name, SymKind k, Span at);
 Sym *lookup(Frame *f, Name name); /* local, then the top of its source; NULL */
 Loc loc_of(const Elab *e, const Frame *f,
 	   Span at); /* in the user's text: a prelude place is the call that led there */
+/* Marks the place; false if it was. */
+bool tell_once(Elab *e, Loc at);
 /* False: this place has been complained about before; then no note must follow. */
 bool fe_error(Elab *e, const Frame *f, Span at, const char *fmt, ...) GV_PRINTF(4, 5);
 void fe_note(Elab *e, const Frame *f, Span at, const char *fmt, ...) GV_PRINTF(4, 5);

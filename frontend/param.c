@@ -292,6 +292,32 @@ note_first(Elab *e, const Loc *first, const Loc *second)
 			  "apart: as \"{i}\"");
 }
 
+/* The full name is new, and there is one. */
+static void
+check_name(Elab *e, Map *seen, const Param *p, uint32_t index)
+{
+	uint32_t other = map_get(seen, p->name);
+	if (!*str(e, p->name)) {
+		diag_error(e->ctx->diag, p->loc,
+			   "this parameter has an empty name; give it one with 'as'");
+	} else if (!other) {
+		map_put(e->arena, seen, p->name, index + 1);
+	} else if (tell_once(e, p->loc)) {
+		diag_error(e->ctx->diag, p->loc,
+			   "two parameters are called '%s'; tell them apart with 'as'",
+			   str(e, p->name));
+		note_first(e, &e->m->params[other - 1].loc, &p->loc);
+	}
+}
+
+static void
+warn_unread(Elab *e, const Param *p, Name name)
+{
+	if (!tell_once(e, p->loc)) return;
+	diag_warn(e->ctx->diag, p->loc, "parameter '%s' is never read; it is left out",
+		  str(e, name));
+}
+
 /* Full names; parameters nobody reads are left out, with a warning. */
 void
 finish_params(Elab *e, const uint32_t *user)
@@ -300,41 +326,17 @@ finish_params(Elab *e, const uint32_t *user)
 	Map seen = {0};
 	uint32_t *moved = NEW_N(e->arena, uint32_t, m->nparams + 1), n = 0;
 	for (uint32_t i = 0; i < e->nshared; i++)
-		if (!e->shared[i].index)
-			diag_warn(e->ctx->diag, e->shared[i].p.loc,
-				  "parameter '%s' is never read; it is left out",
-				  str(e, e->shared[i].local));
+		if (!e->shared[i].index) warn_unread(e, &e->shared[i].p, e->shared[i].local);
 	for (uint32_t i = 0; i < m->nparams; i++) {
 		Param *p = &m->params[i];
 		const Owned *o = &e->owned[i];
 		p->name = o->shared ? o->local : join_path(e, m->insts[o->inst].path, o->local);
 		if (!user[i]) {
-			diag_warn(e->ctx->diag, p->loc,
-				  "parameter '%s' is never read; it is left out",
-				  str(e, p->name));
+			warn_unread(e, p, p->name);
 			continue;
 		}
 		p->owner = user[i] - 1;
-		uint32_t other = map_get(&seen, p->name);
-		if (!*str(e, p->name)) {
-			diag_error(e->ctx->diag, p->loc,
-				   "this parameter has an empty name; give it one with 'as'");
-		} else if (other) {
-			bool told = false;
-			for (uint32_t k = 0; k < e->ntold; k++)
-				told = told || (e->told[k].line == p->loc.line &&
-						e->told[k].col == p->loc.col);
-			if (!told) {
-				PUSH(e->arena, e->told, e->ntold, e->ctold, p->loc);
-				diag_error(
-				    e->ctx->diag, p->loc,
-				    "two parameters are called '%s'; tell them apart with 'as'",
-				    str(e, p->name));
-				note_first(e, &m->params[other - 1].loc, &p->loc);
-			}
-		} else {
-			map_put(e->arena, &seen, p->name, n + 1);
-		}
+		check_name(e, &seen, p, n);
 		moved[i] = n;
 		m->params[n++] = *p;
 	}

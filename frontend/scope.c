@@ -139,14 +139,21 @@ loc_of(const Elab *e, const Frame *f, Span at)
 }
 
 bool
+tell_once(Elab *e, Loc at)
+{
+	for (uint32_t i = 0; i < e->ntold; i++)
+		if (e->told[i].line == at.line && e->told[i].col == at.col) return false;
+	PUSH(e->arena, e->told, e->ntold, e->ctold, at);
+	return true;
+}
+
+bool
 fe_error(Elab *e, const Frame *f, Span at, const char *fmt, ...)
 {
 	Loc l = loc_of(e, f, at);
 	Buf b;
 	va_list ap;
-	for (uint32_t i = 0; i < e->ntold; i++)
-		if (e->told[i].line == l.line && e->told[i].col == l.col) return false;
-	PUSH(e->arena, e->told, e->ntold, e->ctold, l);
+	if (!tell_once(e, l)) return false;
 	buf_init(&b, e->arena);
 	va_start(ap, fmt);
 	buf_vprintf(&b, fmt, ap);

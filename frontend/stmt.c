@@ -51,14 +51,11 @@ index_ref(Elab *e, Frame *f, const Node *n, Value x)
 		if (i.kind == V_poison) return i;
 		PUSH(e->arena, given, count, cap, i);
 	}
-	*r = (ValueRef){.ref = x.ref->ref,
-			.type = x.ref->type,
-			.value = x,
-			.base = x.ref,
-			.subs = n->b,
-			.given = given,
-			.frame = f,
-			.at = n->at};
+	*r = (ValueRef){.ref = x.ref->ref, .type = x.ref->type, .value = x, .base = x.ref};
+	r->subs = n->b;
+	r->given = given;
+	r->at = n->at;
+	r->frame = arena_dup(e->arena, f, sizeof *f); /* a function's is gone by then */
 	x.ref = r;
 	return x;
 }

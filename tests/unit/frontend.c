@@ -339,6 +339,20 @@ test_parameters(void)
 		  strstr(r.printed.s, "report \"loss\" 4.0"),
 	      "%s", r.printed.s);
 	end(&r);
+	/* an index in forward is applied in the layer; also in a function that is gone by then */
+	r = run((FeOptions){.path = "w.gdl"},
+		"axis batch = 2, seq = 3, part = 2, embed = 4\ninput x[batch seq embed] : "
+		"float\ninput i[batch] : index seq\n"
+		"def some(y, n) = y[seq: pos[part] + n]\n"
+		"layer a(x) { return 2 * x }\nlayer b(x, y) { return sum[batch part embed](x) "
+		"+ sum[batch embed](y) }\n"
+		"forward { x = a(x); return b(some(x, 1), x[seq: i]) }\n");
+	CHECK(r.m && r.m->ninsts == 2, "%s", r.said);
+	CHECK(r.m && strstr(r.printed.s, "{axis=seq to=[part] start=1 step=1}") &&
+		  strstr(r.printed.s, "gather %"),
+	      "%s", r.printed.s);
+	CHECK(r.m && strstr(r.printed.s, "args 0.0 0.0 i"), "%s", r.printed.s);
+	end(&r);
 }
 
 /* ---- the manual ---- */
