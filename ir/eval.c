@@ -42,10 +42,14 @@ init_param(Eval *e, uint32_t param)
 	bool ok = true;
 
 	t.x = NEW_N(tmp, double, t.n + 1);
-	for (int64_t i = 0; i < t.n; i++) switch (p->init) {
+	for (int64_t i = 0; i < t.n; i++)
+		switch (p->init) {
 		case INIT_value: t.x[i] = p->init_a; break;
 		case INIT_normal: t.x[i] = p->init_a * rng_normal(key, (uint64_t)i); break;
-		case INIT_uniform: t.x[i] = p->init_a + (p->init_b - p->init_a) * rng_uniform(key, (uint64_t)i); break;
+		case INIT_uniform:
+			t.x[i] =
+			    p->init_a + (p->init_b - p->init_a) * rng_uniform(key, (uint64_t)i);
+			break;
 		case INIT_const: break;
 		}
 	if (p->init == INIT_const) {
@@ -57,7 +61,8 @@ init_param(Eval *e, uint32_t param)
 		walk_over(&w, 0, &t, NULL);
 		walk_over(&w, 1, &table, NULL);
 		while (ok && walk_next(&w))
-			for (int64_t i = 0; i < w.len; i++) t.x[w.at[0] + i * w.by[0]] = table.x[w.at[1] + i * w.by[1]];
+			for (int64_t i = 0; i < w.len; i++)
+				t.x[w.at[0] + i * w.by[0]] = table.x[w.at[1] + i * w.by[1]];
 	}
 	ok = ok && eval_set(e, name_str(m->names, p->name), t.x, (size_t)t.n);
 	arena_free(tmp);
@@ -74,7 +79,8 @@ make_consts(Eval *e)
 	for (uint32_t i = 0; i < e->nranks; i++) {
 		Rank *r = &e->ranks[i];
 		Place *ports = NEW_N(r->body, Place, b->nports);
-		for (uint32_t p = 0; p < b->nports; p++) ports[p] = r->consts[b->ports[p].slot];
+		for (uint32_t p = 0; p < b->nports; p++)
+			ports[p] = r->consts[b->ports[p].slot];
 		r->pc = r->end; /* nothing but this body */
 		if (!eval_begin(e, r, b, m->ninsts, ports, false)) return false;
 	}
@@ -110,12 +116,14 @@ eval_new(const Module *m, const EvalOptions *o, Diag *d)
 	e->fetch = NEW_N(e->arena, double *, SEC_COUNT * m->nparams);
 	e->report = NEW_N(e->arena, double, m->nreports);
 	if (m->level >= LV_spmd && o->ranks && o->ranks != planned) {
-		diag_error(d, (Loc){0}, "%u ranks were asked for, but the plan has %u", o->ranks, planned);
+		diag_error(d, (Loc){0}, "%u ranks were asked for, but the plan has %u",
+			   o->ranks, planned);
 		eval_free(e);
 		return NULL;
 	}
 	bool ok = eval_setup(e) && make_logits(e) && make_consts(e);
-	for (uint32_t i = 0; ok && i < m->nparams; i++) ok = init_param(e, i);
+	for (uint32_t i = 0; ok && i < m->nparams; i++)
+		ok = init_param(e, i);
 	if (ok) return e;
 	eval_free(e);
 	return NULL;
@@ -154,7 +162,8 @@ set_param(Eval *e, uint32_t param, const Tensor *all)
 		Tensor part = eval_tensor(e->m, p->mesh, coord, p->type);
 		part.x = NEW_N(r->op, double, part.n + 1);
 		eval_overlap(&part, all, false);
-		for (int64_t k = 0; k < part.n; k++) part.x[k] = eval_round(part.t.dt, e->wide, part.x[k]);
+		for (int64_t k = 0; k < part.n; k++)
+			part.x[k] = eval_round(part.t.dt, e->wide, part.x[k]);
 		bool ok = eval_store(e, r, p, &part);
 		arena_reset(r->op);
 		if (!ok) return false;
@@ -170,13 +179,16 @@ set_input(Eval *e, uint32_t input, const double *x, int64_t n)
 
 	for (int64_t i = 0; i < n; i++)
 		if (in->range.i && !(x[i] >= 0 && x[i] < range)) {
-			diag_error(e->diag, in->loc, "input '%s' holds %.17g at %lld, its range is 0 to %.0f",
-			    name_str(e->m->names, in->name), x[i], (long long)i, range - 1);
+			diag_error(e->diag, in->loc,
+				   "input '%s' holds %.17g at %lld, its range is 0 to %.0f",
+				   name_str(e->m->names, in->name), x[i], (long long)i,
+				   range - 1);
 			return false;
 		}
 	if (!e->input[input]) e->input[input] = eval_doubles(e, e->arena, n);
 	if (!e->input[input]) return false;
-	for (int64_t i = 0; i < n; i++) e->input[input][i] = eval_round(in->type.dt, e->wide, x[i]);
+	for (int64_t i = 0; i < n; i++)
+		e->input[input][i] = eval_round(in->type.dt, e->wide, x[i]);
 	return true;
 }
 
@@ -196,7 +208,8 @@ eval_set(Eval *e, const char *name, const double *x, size_t n)
 	}
 	for (uint32_t i = 0; i < m->ninputs; i++)
 		if (!strcmp(name_str(m->names, m->inputs[i].name), name))
-			return (size_t)type_count(m, NULL, &m->inputs[i].type) == n && set_input(e, i, x, (int64_t)n);
+			return (size_t)type_count(m, NULL, &m->inputs[i].type) == n &&
+			       set_input(e, i, x, (int64_t)n);
 	return false;
 }
 
@@ -247,8 +260,10 @@ eval_get(const Eval *e, const char *name, const double **x)
 		if (k >= 0) return get_param(own, (uint32_t)k, sections[i].section, x);
 	}
 	for (uint32_t i = 0; i < e->m->nreports; i++)
-		if (!strcmp(name_str(e->m->names, e->m->reports[i].name), name)) return *x = &e->report[i], 1;
-	if (!strcmp(name, "logits") && e->logits.x) return *x = e->logits.x, (size_t)e->logits.n;
+		if (!strcmp(name_str(e->m->names, e->m->reports[i].name), name))
+			return *x = &e->report[i], 1;
+	if (!strcmp(name, "logits") && e->logits.x)
+		return *x = e->logits.x, (size_t)e->logits.n;
 	return 0;
 }
 
@@ -269,7 +284,9 @@ run_part(Eval *e, bool update)
 {
 	for (uint32_t i = 0; i < e->nranks; i++) {
 		Rank *r = &e->ranks[i];
-		const Stage *s = e->m->level >= LV_sched && e->m->plan.nstages ? &e->m->plan.stages[0] : NULL;
+		const Stage *s = e->m->level >= LV_sched && e->m->plan.nstages
+				     ? &e->m->plan.stages[0]
+				     : NULL;
 		uint32_t n = s ? s->nactions : e->nown, split = norm_at(r->acts, n);
 		r->pc = update ? split : 0;
 		r->end = update ? n : split;
@@ -291,7 +308,8 @@ eval_run(Eval *e, double *loss)
 	if (!run_part(e, false)) return false;
 	memset(e->report, 0, e->m->nreports * sizeof *e->report);
 	for (uint32_t i = 0; i < e->nranks; i++) {
-		for (uint32_t k = 0; k < e->m->nreports; k++) e->report[k] += e->ranks[i].report[k];
+		for (uint32_t k = 0; k < e->m->nreports; k++)
+			e->report[k] += e->ranks[i].report[k];
 		sumsq += e->ranks[i].sumsq;
 	}
 	e->norm = sqrt(sumsq);
@@ -306,7 +324,9 @@ eval_update(Eval *e, uint64_t t, double *norm)
 	const Train *s = &e->m->train;
 
 	if (e->m->level < LV_train || e->m->plan.forward_only) {
-		diag_error(e->diag, (Loc){0}, "a module of level '%s' that only runs forward cannot be updated", level_str[e->m->level]);
+		diag_error(e->diag, (Loc){0},
+			   "a module of level '%s' that only runs forward cannot be updated",
+			   level_str[e->m->level]);
 		return false;
 	}
 	e->scalars[0] = train_rate(s, t);
@@ -353,7 +373,8 @@ run_body(Eval *e, const Body *b, Place *ports, uint32_t mb)
 
 /* in[p] and out[p] are whole tensors whatever the mesh: shards and microbatches are cut out and put together here. */
 bool
-eval_body(const Module *m, const Body *b, const EvalOptions *o, const double *const *in, double **out, Arena *a, Diag *d)
+eval_body(const Module *m, const Body *b, const EvalOptions *o, const double *const *in,
+	  double **out, Arena *a, Diag *d)
 {
 	Eval *e = eval_make(m, o, d);
 	const Mesh *mesh = ir_mesh(m, b);
@@ -364,18 +385,23 @@ eval_body(const Module *m, const Body *b, const EvalOptions *o, const double *co
 	for (uint32_t i = 0; ok && i < b->nports; i++) {
 		const Type *t = val_type(b, b->ports[i].v);
 		int64_t n = type_count(m, NULL, t);
-		double *x = port_is_in(b->ports[i].kind) ? eval_doubles(e, e->arena, n) : eval_doubles(e, a, n);
+		double *x = port_is_in(b->ports[i].kind) ? eval_doubles(e, e->arena, n)
+							 : eval_doubles(e, a, n);
 		ports[i] = (Place){.x = x, .type = t};
 		ok = x != NULL;
 		if (!ok) break;
-		if (!port_is_in(b->ports[i].kind)) out[nout++] = x;
+		if (!port_is_in(b->ports[i].kind))
+			out[nout++] = x;
 		else
-			for (int64_t k = 0; k < n; k++) x[k] = eval_round(t->dt, e->wide, in[nin][k]);
+			for (int64_t k = 0; k < n; k++)
+				x[k] = eval_round(t->dt, e->wide, in[nin][k]);
 		nin += port_is_in(b->ports[i].kind);
 	}
-	for (int k = 1; mesh && k < mesh->n; k++) ranks *= mesh->ax[k].degree;
+	for (int k = 1; mesh && k < mesh->n; k++)
+		ranks *= mesh->ax[k].degree;
 	if (o->ranks && o->ranks != ranks) {
-		diag_error(d, (Loc){0}, "%u ranks were asked for, but the body runs on %u", o->ranks, ranks);
+		diag_error(d, (Loc){0}, "%u ranks were asked for, but the body runs on %u",
+			   o->ranks, ranks);
 		ok = false;
 	}
 	e->ranks = NEW_N(e->arena, Rank, ranks);
@@ -384,7 +410,8 @@ eval_body(const Module *m, const Body *b, const EvalOptions *o, const double *co
 		e->ranks[i].ranks = ranks;
 		ok = eval_add_rank(e, &e->ranks[i], i, b->scratch_bytes);
 	}
-	for (uint32_t mb = 0; ok && mb < nmb; mb++) ok = run_body(e, b, ports, mb);
+	for (uint32_t mb = 0; ok && mb < nmb; mb++)
+		ok = run_body(e, b, ports, mb);
 	eval_free(e);
 	return ok;
 }

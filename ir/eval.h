@@ -2,7 +2,8 @@
  * eval.h - private to ir/eval*.c: how the interpreter holds tensors and what a kernel is given.
  *
  *   eval.c         the interface: state, values in and out, a step, an update, one body
- *   eval_run.c     ranks: the action table, bodies, ports, virtual scheduling, collectives
+ *   eval_place.c   ranks and their memory: where parameters, frames and cotangents are kept
+ *   eval_run.c     ranks at work: the action table, bodies op by op, virtual scheduling, collectives
  *   eval_ops.c     kernels: elementwise, re-indexing, communication; the table of all
  *   eval_sum.c     kernels: reductions, contractions, statistics, attention, optimizer
  *
@@ -19,11 +20,12 @@
 /* The part of a value one rank holds in one microbatch. Padding of uneven shards lies at `end` and beyond. */
 typedef struct Tensor {
 	Type t;
-	int64_t n;                                      /* elements held */
-	int64_t ext[MAX_AXES], stride[MAX_AXES];        /* in the order of the type */
-	int64_t start[MAX_AXES], end[MAX_AXES];         /* global positions [start, end) along each axis */
-	int64_t full[MAX_AXES];                         /* global extents */
-	double *x;                                      /* NULL: nowhere yet, or not wanted */
+	int64_t n;                               /* elements held */
+	int64_t ext[MAX_AXES], stride[MAX_AXES]; /* in the order of the type */
+	int64_t start[MAX_AXES],
+	    end[MAX_AXES];      /* global positions [start, end) along each axis */
+	int64_t full[MAX_AXES]; /* global extents */
+	double *x;              /* NULL: nowhere yet, or not wanted */
 } Tensor;
 
 /* The part of type t at these mesh coordinates (mesh NULL: all of it); x is left NULL. */
@@ -92,7 +94,8 @@ extern EvalKernel *const eval_kernel[OP_COUNT];
 void eval_fail(Call *c, const char *fmt, ...) GV_PRINTF(2, 3);
 /* Keep-or-drop factor of a logical place. */
 double eval_drop(const Call *c, uint64_t place);
-int64_t eval_index(Call *c, const Tensor *x, Axis a, double i); /* global position -> local; -1: on another rank */
+int64_t eval_index(Call *c, const Tensor *x, Axis a,
+		   double i); /* global position -> local; -1: on another rank */
 
 /* ---- ranks ---- */
 
@@ -101,8 +104,9 @@ enum { MAX_LOOPS = 8 };
 /* Where something is kept: an array of doubles, or (level mem) `at` in the rank's arena. */
 typedef struct Place {
 	double *x;
-	int64_t at;       /* bytes; read if x is NULL */
-	const Type *type; /* how it is laid out; NULL: there is no such thing, it reads as zeros */
+	int64_t at; /* bytes; read if x is NULL */
+	const Type
+	    *type; /* how it is laid out; NULL: there is no such thing, it reads as zeros */
 	const Mesh *mesh;
 } Place;
 
@@ -121,11 +125,12 @@ typedef struct Frame {
 	const Body *b; /* NULL: none */
 	uint32_t inst; /* ninsts: of no instance */
 	uint32_t mb, slot;
-	uint32_t op;      /* the next one */
-	uint32_t flushed; /* results of ops below are where they belong, those above still private to their kernel */
-	Place *ports;     /* [b->nports] */
-	bool global;      /* ports are whole tensors, shared by all ranks and microbatches */
-	Cell *cells;      /* [b->nvals] */
+	uint32_t op; /* the next one */
+	uint32_t
+	    flushed; /* results of ops below are where they belong, those above still private to their kernel */
+	Place *ports;        /* [b->nports] */
+	bool global;         /* ports are whole tensors, shared by all ranks and microbatches */
+	Cell *cells;         /* [b->nvals] */
 	const double *rates; /* [nrates], or NULL */
 	uint32_t nrates;
 	const char *site; /* the name dropout draws under */
@@ -145,8 +150,8 @@ typedef struct Rank {
 	Loop loops[MAX_LOOPS];
 	uint32_t nloops, mb;
 	Frame f;
-	bool waiting;            /* in front of the collective f.op */
-	Arena *body, *op;        /* memory for as long as a body, an op (level mem: a kernel) runs */
+	bool waiting;     /* in front of the collective f.op */
+	Arena *body, *op; /* memory for as long as a body, an op (level mem: a kernel) runs */
 	unsigned char *bytes;    /* level mem: the arena, of `nbytes` of the plan's bytes */
 	int64_t nbytes, scratch; /* where scratch begins */
 	Place *state[SEC_COUNT]; /* [nparams] */
@@ -166,10 +171,10 @@ struct Eval {
 	const Module *m;
 	EvalOptions o;
 	Diag *diag;
-	bool wide;      /* floats are double */
-	bool placed;    /* level mem: values live at their offsets */
-	int64_t unit;   /* bytes of the interpreter's arena for one of the plan's */
-	int64_t cells;  /* doubles in use, against a limit */
+	bool wide;     /* floats are double */
+	bool placed;   /* level mem: values live at their offsets */
+	int64_t unit;  /* bytes of the interpreter's arena for one of the plan's */
+	int64_t cells; /* doubles in use, against a limit */
 	uint32_t nranks, slots, nmb;
 	Rank *ranks;
 	Action *own; /* the program of levels that have none */
@@ -178,19 +183,20 @@ struct Eval {
 	uint32_t nres, nsave, ncarry;
 	double **input; /* [ninputs] global contents; NULL: not given yet */
 	Type logits_type;
-	Tensor logits;     /* global; x NULL: no body has them */
-	double **fetch;    /* [SEC_COUNT * nparams] what eval_get hands out */
-	double *report;    /* [nreports] of the last run */
+	Tensor logits;  /* global; x NULL: no body has them */
+	double **fetch; /* [SEC_COUNT * nparams] what eval_get hands out */
+	double *report; /* [nreports] of the last run */
 	uint64_t step;
 	double scalars[4]; /* of U: learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t */
 	double norm;
-	uint64_t choices;  /* made by the adversarial scheduler */
+	uint64_t choices; /* made by the adversarial scheduler */
 };
 
 /* eval_place.c */
-bool eval_setup(Eval *e);       /* ranks, program, places; false after a diagnostic */
-void eval_reset(Eval *e);       /* the start of a step: gradients, reports, sums */
-double *eval_doubles(Eval *e, Arena *a, int64_t n); /* zeros; NULL after a diagnostic if that is too much */
+bool eval_setup(Eval *e); /* ranks, program, places; false after a diagnostic */
+void eval_reset(Eval *e); /* the start of a step: gradients, reports, sums */
+double *eval_doubles(Eval *e, Arena *a,
+		     int64_t n); /* zeros; NULL after a diagnostic if that is too much */
 bool eval_add_rank(Eval *e, Rank *r, uint32_t id, int64_t arena_bytes);
 /* What port p of a body of instance `inst` is bound to. */
 Place eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p);

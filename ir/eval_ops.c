@@ -64,7 +64,8 @@ eval_valid(const Tensor *t)
 {
 	int64_t n = 1;
 
-	for (int k = 0; k < t->t.n; k++) n *= t->end[k] - t->start[k];
+	for (int k = 0; k < t->t.n; k++)
+		n *= t->end[k] - t->start[k];
 	return n;
 }
 
@@ -87,7 +88,8 @@ eval_overlap(Tensor *dst, const Tensor *src, bool add)
 	walk_over(&w, 1, src, NULL);
 	while (walk_next(&w))
 		for (int64_t i = 0; i < w.len; i++) {
-			double *to = &dst->x[w.at[0] + i * w.by[0]], from = src->x[w.at[1] + i * w.by[1]];
+			double *to = &dst->x[w.at[0] + i * w.by[0]],
+			       from = src->x[w.at[1] + i * w.by[1]];
 			*to = add ? *to + from : from;
 		}
 	return walk_count(&w);
@@ -142,7 +144,8 @@ walk_axes(Walk *w, const Tensor *t, const AxisList *skip)
 {
 	for (int k = 0; k < t->t.n; k++) {
 		Axis a = t->t.ax[k].a;
-		if (walk_find(w, a) < 0 && !(skip && axes_has(skip, a))) walk_push(w, a, t->ext[k]);
+		if (walk_find(w, a) < 0 && !(skip && axes_has(skip, a)))
+			walk_push(w, a, t->ext[k]);
 	}
 }
 
@@ -172,13 +175,16 @@ walk_next(Walk *w)
 	if (!w->begun) {
 		w->begun = true;
 		w->len = inner >= 0 ? w->ext[inner] : 1;
-		for (int k = 0; inner >= 0 && k < WALK_MAX; k++) w->by[k] = w->stride[inner][k];
+		for (int k = 0; inner >= 0 && k < WALK_MAX; k++)
+			w->by[k] = w->stride[inner][k];
 		return walk_count(w) > 0;
 	}
 	for (int i = inner - 1; i >= 0; i--) {
-		for (int k = 0; k < WALK_MAX; k++) w->at[k] += w->stride[i][k];
+		for (int k = 0; k < WALK_MAX; k++)
+			w->at[k] += w->stride[i][k];
 		if (++w->idx[i] < w->ext[i]) return true;
-		for (int k = 0; k < WALK_MAX; k++) w->at[k] -= w->stride[i][k] * w->ext[i];
+		for (int k = 0; k < WALK_MAX; k++)
+			w->at[k] -= w->stride[i][k] * w->ext[i];
 		w->idx[i] = 0;
 	}
 	return false;
@@ -189,7 +195,8 @@ walk_count(const Walk *w)
 {
 	int64_t n = 1;
 
-	for (int i = 0; i < w->n; i++) n *= w->ext[i];
+	for (int i = 0; i < w->n; i++)
+		n *= w->ext[i];
 	return n;
 }
 
@@ -207,7 +214,8 @@ eval_pos(Call *c)
 {
 	Tensor *y = &c->out[0];
 
-	for (int64_t i = 0; i < y->n; i++) y->x[i] = (double)(y->start[0] + i);
+	for (int64_t i = 0; i < y->n; i++)
+		y->x[i] = (double)(y->start[0] + i);
 }
 
 /* ---- elementwise ---- */
@@ -223,7 +231,8 @@ unary(Call *c, double (*f)(double))
 	walk_over(&w, 0, &c->out[0], NULL);
 	walk_over(&w, 1, &c->in[0], NULL);
 	while (walk_next(&w))
-		for (int64_t i = 0; i < w.len; i++) y[w.at[0] + i * w.by[0]] = f(x[w.at[1] + i * w.by[1]]);
+		for (int64_t i = 0; i < w.len; i++)
+			y[w.at[0] + i * w.by[0]] = f(x[w.at[1] + i * w.by[1]]);
 }
 
 static void
@@ -239,27 +248,28 @@ binary(Call *c, double (*f)(double, double))
 	walk_over(&w, 2, &c->in[1], NULL);
 	while (walk_next(&w))
 		for (int64_t i = 0; i < w.len; i++)
-			out[w.at[0] + i * w.by[0]] = f(x[w.at[1] + i * w.by[1]], y[w.at[2] + i * w.by[2]]);
+			out[w.at[0] + i * w.by[0]] =
+			    f(x[w.at[1] + i * w.by[1]], y[w.at[2] + i * w.by[2]]);
 }
 
 /* A NaN operand gives NaN wherever a choice is made, so that poison is never hidden. */
-#define UNARY(name, value)                                                                         \
-	static double f_##name(double x)                                                           \
-	{                                                                                          \
-		return value;                                                                      \
-	}                                                                                          \
-	void eval_##name(Call *c)                                                                  \
-	{                                                                                          \
-		unary(c, f_##name);                                                                \
+#define UNARY(name, value)               \
+	static double f_##name(double x) \
+	{                                \
+		return value;            \
+	}                                \
+	void eval_##name(Call *c)        \
+	{                                \
+		unary(c, f_##name);      \
 	}
-#define BINARY(name, value)                                                                        \
-	static double f_##name(double x, double y)                                                 \
-	{                                                                                          \
-		return value;                                                                      \
-	}                                                                                          \
-	void eval_##name(Call *c)                                                                  \
-	{                                                                                          \
-		binary(c, f_##name);                                                               \
+#define BINARY(name, value)                        \
+	static double f_##name(double x, double y) \
+	{                                          \
+		return value;                      \
+	}                                          \
+	void eval_##name(Call *c)                  \
+	{                                          \
+		binary(c, f_##name);               \
 	}
 
 UNARY(neg, -x)
@@ -315,7 +325,8 @@ divide_down(Call *c, bool rest)
 	walk_over(&w, 2, &c->in[1], NULL);
 	while (walk_next(&w))
 		for (int64_t i = 0; i < w.len; i++) {
-			double a = x[w.at[1] + i * w.by[1]], b = y[w.at[2] + i * w.by[2]], q = quotient(c, a, b);
+			double a = x[w.at[1] + i * w.by[1]], b = y[w.at[2] + i * w.by[2]],
+			       q = quotient(c, a, b);
 			c->out[0].x[w.at[0] + i * w.by[0]] = rest ? a - b * q : q;
 		}
 }
@@ -345,11 +356,13 @@ eval_where(Call *c)
 
 	walk_axes(&w, &c->out[0], NULL);
 	walk_over(&w, 0, &c->out[0], NULL);
-	for (int k = 0; k < 3; k++) walk_over(&w, 1 + k, &c->in[k], NULL);
+	for (int k = 0; k < 3; k++)
+		walk_over(&w, 1 + k, &c->in[k], NULL);
 	while (walk_next(&w))
 		for (int64_t i = 0; i < w.len; i++) {
 			int k = c->in[0].x[w.at[1] + i * w.by[1]] != 0 ? 1 : 2;
-			c->out[0].x[w.at[0] + i * w.by[0]] = c->in[k].x[w.at[1 + k] + i * w.by[1 + k]];
+			c->out[0].x[w.at[0] + i * w.by[0]] =
+			    c->in[k].x[w.at[1 + k] + i * w.by[1 + k]];
 		}
 }
 
@@ -374,7 +387,8 @@ eval_dropout(Call *c)
 	walk_axes(&w, y, NULL);
 	walk_over(&w, 0, y, NULL);
 	walk_over(&w, 1, x, NULL);
-	for (int i = axes->n - 1; i >= 0; i--) { /* operand 2 of the walk is the logical place */
+	for (int i = axes->n - 1; i >= 0;
+	     i--) { /* operand 2 of the walk is the logical place */
 		int k = type_find(&y->t, axes->a[i]);
 		walk_stride(&w, 2, axes->a[i], place);
 		w.at[2] += y->start[k] * place;
@@ -383,7 +397,8 @@ eval_dropout(Call *c)
 	while (walk_next(&w))
 		for (int64_t i = 0; i < w.len; i++)
 			y->x[w.at[0] + i * w.by[0]] =
-			    x->x[w.at[1] + i * w.by[1]] * eval_drop(c, (uint64_t)(w.at[2] + i * w.by[2]));
+			    x->x[w.at[1] + i * w.by[1]] *
+			    eval_drop(c, (uint64_t)(w.at[2] + i * w.by[2]));
 }
 
 /* ---- re-indexing ---- */
@@ -393,7 +408,8 @@ static void
 move(Walk *w, Tensor *y, const Tensor *x)
 {
 	while (walk_next(w))
-		for (int64_t i = 0; i < w->len; i++) y->x[w->at[0] + i * w->by[0]] = x->x[w->at[1] + i * w->by[1]];
+		for (int64_t i = 0; i < w->len; i++)
+			y->x[w->at[0] + i * w->by[0]] = x->x[w->at[1] + i * w->by[1]];
 }
 
 static int64_t
@@ -434,7 +450,8 @@ eval_view(Call *c)
 		inside *= extent_of(fine, many->a[i]);
 	}
 	if (inside != extent_of(coarse, one)) {
-		eval_fail(c, "%lld entries cannot be viewed as %lld", (long long)extent_of(x, one), (long long)inside);
+		eval_fail(c, "%lld entries cannot be viewed as %lld",
+			  (long long)extent_of(x, one), (long long)inside);
 		return;
 	}
 	move(&w, y, x);
@@ -452,9 +469,10 @@ cut(Call *c, int kw, Tensor *whole, Tensor *part, AttrKey key)
 	AxisList gone = {.n = 1, .a = {axis}};
 	Walk w = {0};
 
-	if (start < 0 || last < 0 || start >= extent_of(whole, axis) || last >= extent_of(whole, axis)) {
-		eval_fail(c, "positions %lld to %lld of an axis of %lld", (long long)start, (long long)last,
-		    (long long)extent_of(whole, axis));
+	if (start < 0 || last < 0 || start >= extent_of(whole, axis) ||
+	    last >= extent_of(whole, axis)) {
+		eval_fail(c, "positions %lld to %lld of an axis of %lld", (long long)start,
+			  (long long)last, (long long)extent_of(whole, axis));
 		return;
 	}
 	walk_axes(&w, part, NULL);
@@ -526,15 +544,15 @@ eval_index(Call *c, const Tensor *x, Axis a, double i)
 	int k = type_find(&x->t, a);
 
 	if (!(i >= 0 && i < (double)x->full[k])) {
-		eval_fail(c, "index %.17g along '%s', which ends at %lld", i, ir_axis_str(c->m, a),
-		    (long long)x->full[k] - 1);
+		eval_fail(c, "index %.17g along '%s', which ends at %lld", i,
+			  ir_axis_str(c->m, a), (long long)x->full[k] - 1);
 		return -1;
 	}
-	return (int64_t)i >= x->start[k] && (int64_t)i < x->end[k] ? (int64_t)i - x->start[k] : -1;
+	return (int64_t)i >= x->start[k] && (int64_t)i < x->end[k] ? (int64_t)i - x->start[k]
+								   : -1;
 }
 
-/* Where the indices in[1..] point at one place of a walk over them (operands 2 and 3 of it at most: the rest are
- * looked up), along `axes` of t; -1: on another rank. */
+/* What the indices in[1..] say at at[0..], as an offset along `axes` of t; -1: on another rank. */
 static int64_t
 pointed(Call *c, const Tensor *t, const AxisList *axes, const int64_t *at)
 {
@@ -557,11 +575,13 @@ gather_walk(Call *c, Tensor *values, Tensor *table, const AxisList *axes, bool s
 	int n = axes->n;
 
 	walk_axes(&w, values, NULL);
-	for (int k = 0; k < n; k++) walk_axes(&w, &c->in[1 + k], NULL);
+	for (int k = 0; k < n; k++)
+		walk_axes(&w, &c->in[1 + k], NULL);
 	wi[0] = wi[1] = w; /* four more operands, moving in step */
 	walk_over(&w, 0, values, NULL);
 	walk_over(&w, 1, table, axes);
-	for (int k = 0; k < n; k++) walk_over(&wi[k / WALK_MAX], k % WALK_MAX, &c->in[1 + k], NULL);
+	for (int k = 0; k < n; k++)
+		walk_over(&wi[k / WALK_MAX], k % WALK_MAX, &c->in[1 + k], NULL);
 	while (walk_next(&w) && !c->failed) {
 		walk_next(&wi[0]);
 		walk_next(&wi[1]);
@@ -575,8 +595,10 @@ gather_walk(Call *c, Tensor *values, Tensor *table, const AxisList *axes, bool s
 			if (offset < 0) continue;
 			double *value = &values->x[w.at[0] + i * w.by[0]];
 			double *entry = &table->x[w.at[1] + i * w.by[1] + offset];
-			if (scatter) *entry += *value;
-			else *value = *entry;
+			if (scatter)
+				*entry += *value;
+			else
+				*value = *entry;
 		}
 	}
 }
@@ -606,7 +628,8 @@ collect(Call *c, bool add)
 		int64_t n = eval_overlap(&c->out[0], &c->peer[p], add);
 		taken = n < 0 || taken < 0 ? -1 : taken + n;
 	}
-	if (taken < eval_valid(&c->out[0])) eval_fail(c, "the group does not hold what this rank is to have");
+	if (taken < eval_valid(&c->out[0]))
+		eval_fail(c, "the group does not hold what this rank is to have");
 }
 
 void

@@ -16,8 +16,9 @@ double *
 eval_doubles(Eval *e, Arena *a, int64_t n)
 {
 	if (n > MAX_DOUBLES || e->cells > MAX_DOUBLES - n) {
-		diag_error(e->diag, (Loc){0}, "the interpreter holds whole tensors: %lld elements, at most %lld",
-		    (long long)n + (long long)e->cells, (long long)MAX_DOUBLES);
+		diag_error(e->diag, (Loc){0},
+			   "the interpreter holds whole tensors: %lld elements, at most %lld",
+			   (long long)n + (long long)e->cells, (long long)MAX_DOUBLES);
 		return NULL;
 	}
 	e->cells += n;
@@ -47,7 +48,8 @@ eval_counts(const Mesh *mesh, const uint32_t *coord, const Type *t)
 	bool split[MAX_MESH] = {0};
 
 	for (int k = 0; k < t->n; k++)
-		for (int s = 0; s < t->ax[k].nshard; s++) split[t->ax[k].shard[s]] = true;
+		for (int s = 0; s < t->ax[k].nshard; s++)
+			split[t->ax[k].shard[s]] = true;
 	for (int a = 0; mesh && a < mesh->n; a++)
 		if (coord[a] && !split[a] && !(t->partial >> a & 1)) return false;
 	return true;
@@ -79,10 +81,14 @@ encode(DType dt, unsigned char *p, int64_t width, double x)
 	float f = (float)x;
 	uint32_t bits;
 
-	if (dt == DT_bool) *p = x != 0;
-	else if (dt == DT_i32) memcpy(p, &whole, sizeof whole);
-	else if (width >= 8) memcpy(p, &x, sizeof x);
-	else if (width == 4) memcpy(p, &f, sizeof f);
+	if (dt == DT_bool)
+		*p = x != 0;
+	else if (dt == DT_i32)
+		memcpy(p, &whole, sizeof whole);
+	else if (width >= 8)
+		memcpy(p, &x, sizeof x);
+	else if (width == 4)
+		memcpy(p, &f, sizeof f);
 	else {
 		memcpy(&bits, &f, sizeof bits);
 		p[0] = (unsigned char)(bits >> 16), p[1] = (unsigned char)(bits >> 24);
@@ -95,8 +101,8 @@ inside(Eval *e, const Rank *r, int64_t at, const Tensor *t)
 	int64_t bytes = t->n * dtype_bytes(t->t.dt);
 
 	if (at >= 0 && bytes <= r->nbytes && at <= r->nbytes - bytes) return true;
-	diag_error(e->diag, (Loc){0}, "%lld bytes at %lld of an arena of %lld", (long long)bytes, (long long)at,
-	    (long long)r->nbytes);
+	diag_error(e->diag, (Loc){0}, "%lld bytes at %lld of an arena of %lld",
+		   (long long)bytes, (long long)at, (long long)r->nbytes);
 	return false;
 }
 
@@ -106,7 +112,9 @@ same_part(const Tensor *t, const Tensor *s)
 {
 	if (t->t.n != s->t.n || t->n != s->n) return false;
 	for (int k = 0; k < t->t.n; k++)
-		if (t->t.ax[k].a.i != s->t.ax[k].a.i || t->start[k] != s->start[k] || t->ext[k] != s->ext[k]) return false;
+		if (t->t.ax[k].a.i != s->t.ax[k].a.i || t->start[k] != s->start[k] ||
+		    t->ext[k] != s->ext[k])
+			return false;
 	return true;
 }
 
@@ -134,7 +142,8 @@ eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a)
 		if (!inside(e, r, p->at, t)) return false;
 		t->x = NEW_N(a, double, t->n + 1);
 		for (int64_t i = 0; i < t->n; i++)
-			t->x[i] = decode(t->t.dt, r->bytes + p->at * e->unit + i * width, width);
+			t->x[i] =
+			    decode(t->t.dt, r->bytes + p->at * e->unit + i * width, width);
 		return true;
 	}
 	eval_coords(r, p->mesh, r->f.mb, coord);
@@ -180,7 +189,8 @@ eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t slot)
 	Tensor t = eval_tensor(e->m, p->mesh, coord, p->type);
 	t.x = NEW_N(r->body, double, t.n + 1);
 	if (loss.kind == REF_result && loss.i == inst && loss.result == result)
-		for (int64_t i = 0; i < t.n; i++) t.x[i] = 1;
+		for (int64_t i = 0; i < t.n; i++)
+			t.x[i] = 1;
 	return eval_store(e, r, p, &t);
 }
 
@@ -188,7 +198,8 @@ static Place
 ref_place(const Eval *e, const Rank *r, Ref ref, uint32_t slot)
 {
 	if (ref.kind == REF_input) return r->inputs[slot * e->m->ninputs + ref.i];
-	if (ref.kind == REF_result) return r->results[slot * e->nres + e->res0[ref.i] + ref.result];
+	if (ref.kind == REF_result)
+		return r->results[slot * e->nres + e->res0[ref.i] + ref.result];
 	return (Place){0};
 }
 
@@ -197,7 +208,8 @@ param_place(const Eval *e, const Rank *r, uint32_t inst, const Port *p, Section 
 {
 	uint32_t k = e->m->insts[inst].params[p->slot];
 
-	if (owner && e->m->params[k].owner != inst) return (Place){0}; /* reads as zeros; writes are dropped */
+	if (owner && e->m->params[k].owner != inst)
+		return (Place){0}; /* reads as zeros; writes are dropped */
 	return r->state[s][k];
 }
 
@@ -209,7 +221,8 @@ carry_place(const Eval *e, const Rank *r, uint32_t inst, uint32_t slot, uint16_t
 	int64_t at = e->placed ? l->carry_at[carry] : 0;
 	Place p = r->carry[e->carry0[inst] + carry];
 
-	if (at < 0 && -1 - at < (int64_t)l->nsaved) p.at = r->saved[slot * e->nsave + e->save0[inst] + (uint32_t)(-1 - at)].at;
+	if (at < 0 && -1 - at < (int64_t)l->nsaved)
+		p.at = r->saved[slot * e->nsave + e->save0[inst] + (uint32_t)(-1 - at)].at;
 	return p;
 }
 
@@ -236,13 +249,15 @@ eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
 	case PORT_out: return r->results[slot * e->nres + e->res0[inst] + p->slot];
 	case PORT_dx:
 		ref = n->args[p->slot];
-		return ref.kind == REF_result ? r->cots[e->res0[ref.i] + ref.result] : (Place){0};
+		return ref.kind == REF_result ? r->cots[e->res0[ref.i] + ref.result]
+					      : (Place){0};
 	case PORT_dw: return param_place(e, r, inst, p, SEC_grad, false);
 	case PORT_norm: return (Place){.x = &r->sumsq, .type = &scalar};
 	case PORT_w_out: return param_place(e, r, inst, p, SEC_param, true);
 	case PORT_m_out: return param_place(e, r, inst, p, SEC_m, true);
 	case PORT_v_out: return param_place(e, r, inst, p, SEC_v, true);
-	case PORT_logits: return (Place){.x = e->logits.x, .type = e->logits.x ? &e->logits_type : NULL};
+	case PORT_logits:
+		return (Place){.x = e->logits.x, .type = e->logits.x ? &e->logits_type : NULL};
 	case PORT_COUNT: break;
 	}
 	return (Place){0};
@@ -277,7 +292,9 @@ grad_type(Eval *e, uint32_t param)
 		const LayerType *l = &m->types[m->insts[i].type];
 		for (uint32_t k = 0; k < l->nweights && l->body[BK_W]; k++) {
 			const Body *w = &m->bodies[l->body[BK_W]];
-			const Port *dw = m->insts[i].params[k] == param ? ir_find_port(w, PORT_dw, (uint16_t)k) : NULL;
+			const Port *dw = m->insts[i].params[k] == param
+					     ? ir_find_port(w, PORT_dw, (uint16_t)k)
+					     : NULL;
 			if (dw) t->partial |= val_type(w, dw->v)->partial & ~1u;
 		}
 	}
@@ -296,7 +313,9 @@ place_state(Eval *e, Rank *r)
 		if (s != SEC_param && (m->level == LV_graph || m->plan.forward_only)) continue;
 		for (uint32_t i = 0; i < m->nparams; i++) {
 			const Type *t = s == SEC_grad ? grad_type(e, i) : &m->params[i].type;
-			const Mesh *mesh = m->params[i].owner < m->ninsts ? ir_mesh(m, forward_of(m, m->params[i].owner)) : NULL;
+			const Mesh *mesh = m->params[i].owner < m->ninsts
+					       ? ir_mesh(m, forward_of(m, m->params[i].owner))
+					       : NULL;
 			int64_t at = e->placed ? begin[s] + m->mem.param_at[i] : -1;
 			if (!place_new(e, &r->state[s][i], t, mesh, at)) return false;
 		}
@@ -304,7 +323,8 @@ place_state(Eval *e, Rank *r)
 	r->consts = NEW_N(e->arena, Place, m->nconsts);
 	for (uint32_t i = 0; i < m->nconsts; i++) {
 		const Mesh *mesh = m->const_body ? ir_mesh(m, &m->bodies[m->const_body]) : NULL;
-		if (!place_new(e, &r->consts[i], &m->consts[i], mesh, e->placed ? m->mem.consts + m->mem.const_at[i] : -1))
+		if (!place_new(e, &r->consts[i], &m->consts[i], mesh,
+			       e->placed ? m->mem.consts + m->mem.const_at[i] : -1))
 			return false;
 	}
 	return true;
@@ -336,10 +356,12 @@ result_at(const Module *m, uint32_t inst, uint16_t result)
 		const Port *out = ir_find_port(f, PORT_out, result), *from = NULL;
 		if (l->out_at[result] >= 0) return m->mem.slot_at[inst] + l->out_at[result];
 		for (uint32_t i = 0; out && i < f->nports; i++)
-			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == out->v.i) from = &f->ports[i];
+			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == out->v.i)
+				from = &f->ports[i];
 		if (!from) return -1;
 		Ref ref = m->insts[inst].args[from->slot];
-		if (ref.kind != REF_result) return ref.kind == REF_input ? m->mem.input_at[ref.i] : -1;
+		if (ref.kind != REF_result)
+			return ref.kind == REF_input ? m->mem.input_at[ref.i] : -1;
 		inst = ref.i, result = ref.result;
 	}
 	return -1;
@@ -367,11 +389,14 @@ place_slot(Eval *e, Rank *r, uint32_t slot)
 			Place *p = &r->results[slot * e->nres + e->res0[i] + k];
 			if (!out) continue;
 			int64_t at = e->placed ? begin + result_at(m, i, k) : -1;
-			if (!place_new(e, p, val_type(f, out->v), ir_mesh(m, f), at)) return false;
+			if (!place_new(e, p, val_type(f, out->v), ir_mesh(m, f), at))
+				return false;
 		}
 		for (uint32_t k = 0; k < l->nsaved; k++) {
-			int64_t at = e->placed ? begin + m->mem.slot_at[i] + l->saved_at[k] : -1;
-			if (!place_new(e, &r->saved[slot * e->nsave + e->save0[i] + k], &l->saved[k], ir_mesh(m, f), at))
+			int64_t at =
+			    e->placed ? begin + m->mem.slot_at[i] + l->saved_at[k] : -1;
+			if (!place_new(e, &r->saved[slot * e->nsave + e->save0[i] + k],
+				       &l->saved[k], ir_mesh(m, f), at))
 				return false;
 		}
 	}
@@ -394,11 +419,15 @@ place_backward(Eval *e, Rank *r)
 				const Cot *cot = &m->mem.cot[m->mem.cot_of[i] + k];
 				at = m->mem.cots + cot->at + (i % 2 ? cot->alt : 0);
 			}
-			if (!place_new(e, &r->cots[e->res0[i] + k], val_type(f, out->v), ir_mesh(m, f), at)) return false;
+			if (!place_new(e, &r->cots[e->res0[i] + k], val_type(f, out->v),
+				       ir_mesh(m, f), at))
+				return false;
 		}
 		for (uint32_t k = 0; k < l->ncarry; k++) {
 			int64_t at = e->placed ? m->mem.carry + l->carry_at[k] : -1;
-			if (!place_new(e, &r->carry[e->carry0[i] + k], &l->carry[k], ir_mesh(m, f), at)) return false;
+			if (!place_new(e, &r->carry[e->carry0[i] + k], &l->carry[k],
+				       ir_mesh(m, f), at))
+				return false;
 		}
 	}
 	return true;
@@ -422,7 +451,9 @@ setup_rank(Eval *e, Rank *r, uint32_t id)
 	const Stage *s = NULL;
 
 	for (uint32_t k = 0; m->level >= LV_spmd && k < m->plan.nstages; k++)
-		if (id >= m->plan.stages[k].rank && id < m->plan.stages[k].rank + m->plan.stages[k].ranks) s = &m->plan.stages[k];
+		if (id >= m->plan.stages[k].rank &&
+		    id < m->plan.stages[k].rank + m->plan.stages[k].ranks)
+			s = &m->plan.stages[k];
 	r->first = s ? s->rank : 0, r->ranks = s ? s->ranks : e->nranks;
 	if (!eval_add_rank(e, r, id, m->mem.arena_bytes)) return false;
 	r->scratch = m->mem.scratch;
@@ -457,7 +488,8 @@ act_all(Eval *e, BodyKind first, BodyKind last, bool reverse)
 	for (uint32_t k = 0; k < m->ninsts; k++)
 		for (int bk = (int)first; bk <= (int)last; bk++) {
 			uint32_t i = reverse ? m->ninsts - 1 - k : k;
-			if (m->types[m->insts[i].type].body[bk]) act(e, ACT_body, (BodyKind)bk, i, 0);
+			if (m->types[m->insts[i].type].body[bk])
+				act(e, ACT_body, (BodyKind)bk, i, 0);
 		}
 }
 
@@ -493,14 +525,18 @@ check_bodies(Eval *e)
 			total = n > MAX_DOUBLES ? n : total + n;
 		}
 		if (total > MAX_DOUBLES) {
-			diag_error(e->diag, (Loc){0}, "body '%s' has values of more than %lld elements, too many to interpret",
-			    name_str(m->names, b->name), (long long)MAX_DOUBLES);
+			diag_error(e->diag, (Loc){0},
+				   "body '%s' has values of more than %lld elements, too many "
+				   "to interpret",
+				   name_str(m->names, b->name), (long long)MAX_DOUBLES);
 			return false;
 		}
-		for (int a = 1; mesh && a < mesh->n; a++) degree *= mesh->ax[a].degree;
+		for (int a = 1; mesh && a < mesh->n; a++)
+			degree *= mesh->ax[a].degree;
 		if (degree == 1 || degree == (int64_t)e->nranks) continue;
-		diag_error(e->diag, (Loc){0}, "body '%s' runs on a mesh of %lld ranks, but its stage has %u",
-		    name_str(m->names, b->name), (long long)degree, e->nranks);
+		diag_error(e->diag, (Loc){0},
+			   "body '%s' runs on a mesh of %lld ranks, but its stage has %u",
+			   name_str(m->names, b->name), (long long)degree, e->nranks);
 		return false;
 	}
 	return true;
@@ -529,11 +565,14 @@ eval_setup(Eval *e)
 	e->unit = arena_unit(m, e->wide);
 	if (e->nranks == 0) return true; /* one body: its caller brings the ranks */
 	if (planned && m->plan.nstages > 1) {
-		diag_error(e->diag, (Loc){0}, "the interpreter runs one stage; the plan has %u", m->plan.nstages);
+		diag_error(e->diag, (Loc){0}, "the interpreter runs one stage; the plan has %u",
+			   m->plan.nstages);
 		return false;
 	}
 	e->nmb = planned && m->plan.microbatches ? m->plan.microbatches : 1;
-	e->slots = m->level >= LV_sched && m->plan.nstages && m->plan.stages[0].slots ? m->plan.stages[0].slots : 1;
+	e->slots = m->level >= LV_sched && m->plan.nstages && m->plan.stages[0].slots
+		       ? m->plan.stages[0].slots
+		       : 1;
 	if (!check_bodies(e)) return false;
 	e->res0 = NEW_N(e->arena, uint32_t, m->ninsts);
 	e->save0 = NEW_N(e->arena, uint32_t, m->ninsts);
@@ -566,9 +605,12 @@ eval_reset(Eval *e)
 			const Place *p = &r->state[SEC_grad][k];
 			if (!p->type) continue;
 			int64_t bytes = type_bytes(m, p->mesh, p->type);
-			if (p->x) memset(p->x, 0, (size_t)type_count(m, p->mesh, p->type) * sizeof *p->x);
+			if (p->x)
+				memset(p->x, 0,
+				       (size_t)type_count(m, p->mesh, p->type) * sizeof *p->x);
 			else if (p->at >= 0 && bytes <= r->nbytes && p->at <= r->nbytes - bytes)
-				memset(r->bytes + p->at * e->unit, 0, (size_t)(bytes * e->unit));
+				memset(r->bytes + p->at * e->unit, 0,
+				       (size_t)(bytes * e->unit));
 		}
 	}
 	if (e->logits.x) memset(e->logits.x, 0, (size_t)e->logits.n * sizeof *e->logits.x);

@@ -19,7 +19,8 @@ is_alias(const Eval *e, const Body *b, Val v)
 {
 	const Op *op = val_op(b, v);
 
-	return e->placed && b->vals[v.i].space == SP_alias && op && op->nin == 1 && op_info[op->code].flags & OF_VIEW;
+	return e->placed && b->vals[v.i].space == SP_alias && op && op->nin == 1 &&
+	       op_info[op->code].flags & OF_VIEW;
 }
 
 static void
@@ -32,7 +33,8 @@ call_begin(const Eval *e, const Rank *r, const Op *op, Call *c)
 	c->m = e->m, c->b = f->b, c->op = op, c->diag = e->diag, c->tmp = r->op;
 	c->wide = e->wide;
 	c->step = e->step;
-	if (e->o.train && rate && f->rates && rate->i >= 0 && rate->i < (int64_t)f->nrates) c->rate = f->rates[rate->i];
+	if (e->o.train && rate && f->rates && rate->i >= 0 && rate->i < (int64_t)f->nrates)
+		c->rate = f->rates[rate->i];
 	if (c->rate > 0) c->key = rng_key(e->o.seed ^ (uint64_t)(key ? key->i : 0), f->site);
 }
 
@@ -66,13 +68,19 @@ load(Eval *e, Rank *r, Val v, Tensor *t)
 	uint32_t n = 0;
 	Val *chain = NULL; /* views on the way to a value that is kept */
 
-	for (Val u = v; f->cells[u.i].alias && !f->cells[u.i].t.x; u = val_op(b, u)->in[0]) n++;
+	for (Val u = v; f->cells[u.i].alias && !f->cells[u.i].t.x; u = val_op(b, u)->in[0])
+		n++;
 	chain = NEW_N(r->op, Val, n + 1);
-	for (uint32_t i = 0; i < n; i++) chain[n - 1 - i] = v, v = val_op(b, v)->in[0];
+	for (uint32_t i = 0; i < n; i++)
+		chain[n - 1 - i] = v, v = val_op(b, v)->in[0];
 	const Cell *cell = &f->cells[v.i];
 	*t = cell->t;
-	if (!t->x && cell->at < 0) ICE("'%s' of '%s' is read before it is made", val_str(e->m, b, v), name_str(e->m->names, b->name));
-	if (!t->x && !eval_load(e, r, &(Place){.at = cell->at, .type = &b->vals[v.i].type}, t, r->op)) return false;
+	if (!t->x && cell->at < 0)
+		ICE("'%%%s' of '%s' is read before it is made", val_str(e->m, b, v),
+		    name_str(e->m->names, b->name));
+	if (!t->x &&
+	    !eval_load(e, r, &(Place){.at = cell->at, .type = &b->vals[v.i].type}, t, r->op))
+		return false;
 	for (uint32_t i = 0; i < n; i++) {
 		Call c;
 		call_begin(e, r, val_op(b, chain[i]), &c);
@@ -100,12 +108,16 @@ result_at(const Eval *e, const Rank *r, Val v)
 	if (d->space != SP_port) return -1;
 	for (uint32_t i = 0; i < b->nports; i++) {
 		const Port *p = &b->ports[i];
-		bool added = p->kind == PORT_dw || p->kind == PORT_norm || p->kind == PORT_logits;
+		bool added =
+		    p->kind == PORT_dw || p->kind == PORT_norm || p->kind == PORT_logits;
 		if (p->kind == PORT_dx && !r->f.global) {
 			Ref ref = e->m->insts[r->f.inst].args[p->slot];
-			added = ref.kind == REF_result && e->m->mem.cot[e->m->mem.cot_of[ref.i] + ref.result].shared;
+			added = ref.kind == REF_result &&
+				e->m->mem.cot[e->m->mem.cot_of[ref.i] + ref.result].shared;
 		}
-		if (port_is_in(p->kind) || p->v.i != v.i || added || !r->f.ports[i].type || r->f.ports[i].x) continue;
+		if (port_is_in(p->kind) || p->v.i != v.i || added || !r->f.ports[i].type ||
+		    r->f.ports[i].x)
+			continue;
 		return r->f.ports[i].at;
 	}
 	return -1;
@@ -119,11 +131,13 @@ bind_in(Eval *e, Rank *r, uint32_t port)
 	Cell *cell = &f->cells[p->v.i];
 	const Place *from = &f->ports[port];
 
-	if (p->kind == PORT_cot && !f->global && !eval_cot(e, r, f->inst, p->slot, f->slot)) return false;
+	if (p->kind == PORT_cot && !f->global && !eval_cot(e, r, f->inst, p->slot, f->slot))
+		return false;
 	if (e->placed && from->type && !from->x) return cell->at = from->at, true;
 	if (!eval_load(e, r, from, &cell->t, r->body)) return false;
 	if (!f->global || !cell->t.t.partial) return true;
-	for (int a = 0; a < MAX_MESH; a++) { /* the first rank holds the whole of a pending sum */
+	for (int a = 0; a < MAX_MESH;
+	     a++) { /* the first rank holds the whole of a pending sum */
 		if (!(cell->t.t.partial >> a & 1) || !f->coord[a]) continue;
 		cell->t.x = NEW_N(r->body, double, cell->t.n + 1);
 		break;
@@ -134,7 +148,8 @@ bind_in(Eval *e, Rank *r, uint32_t port)
 static void
 poison(const Eval *e, Rank *r, int64_t at, int64_t bytes)
 {
-	if (!e->placed || at < 0 || bytes <= 0 || bytes > r->nbytes || at > r->nbytes - bytes) return;
+	if (!e->placed || at < 0 || bytes <= 0 || bytes > r->nbytes || at > r->nbytes - bytes)
+		return;
 	memset(r->bytes + at * e->unit, 0xFF, (size_t)(bytes * e->unit));
 }
 
@@ -150,7 +165,8 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	f->mb = r->mb, f->slot = e->slots ? r->mb % e->slots : 0;
 	f->op = f->flushed = 0;
 	if (inst < m->ninsts) {
-		f->rates = m->insts[inst].rates, f->nrates = m->types[m->insts[inst].type].nrates;
+		f->rates = m->insts[inst].rates,
+		f->nrates = m->types[m->insts[inst].type].nrates;
 		f->site = name_str(m->names, m->insts[inst].name);
 	}
 	eval_coords(r, mesh, f->mb, f->coord);
@@ -163,9 +179,12 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	}
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (port_is_in(b->ports[i].kind) && !bind_in(e, r, i)) return false;
-	for (uint32_t i = 0; i < b->nops; i++) /* in order: one may take over what another took over */
+	for (uint32_t i = 0; i < b->nops;
+	     i++) /* in order: one may take over what another took over */
 		for (int k = 0; k < b->ops[i].nout; k++)
-			if (b->ops[i].out[k].i) f->cells[b->ops[i].out[k].i].at = result_at(e, r, b->ops[i].out[k]);
+			if (b->ops[i].out[k].i)
+				f->cells[b->ops[i].out[k].i].at =
+				    result_at(e, r, b->ops[i].out[k]);
 	return true;
 }
 
@@ -186,7 +205,8 @@ add_to(Eval *e, Rank *r, const Place *p, const Tensor *t)
 	sum.x = NEW_N(r->body, double, sum.n + 1);
 	memcpy(sum.x, old.x, (size_t)sum.n * sizeof *sum.x);
 	eval_overlap(&sum, t, true);
-	for (int64_t i = 0; i < sum.n; i++) sum.x[i] = eval_round(p->type->dt, e->wide, sum.x[i]);
+	for (int64_t i = 0; i < sum.n; i++)
+		sum.x[i] = eval_round(p->type->dt, e->wide, sum.x[i]);
 	return eval_store(e, r, p, &sum);
 }
 
@@ -196,10 +216,12 @@ add_reports(const Eval *e, Rank *r, uint16_t result, const Tensor *t)
 {
 	for (uint32_t k = 0; k < e->m->nreports; k++) {
 		Ref ref = e->m->reports[k].ref;
-		bool mine = ref.kind == REF_result && ref.i == r->f.inst && ref.result == result;
+		bool mine =
+		    ref.kind == REF_result && ref.i == r->f.inst && ref.result == result;
 		Type over = t->t;
 		over.partial |= 1; /* microbatches are added by definition */
-		if (mine && t->n == 1 && eval_counts(ir_mesh(e->m, r->f.b), r->f.coord, &over)) r->report[k] += t->x[0];
+		if (mine && t->n == 1 && eval_counts(ir_mesh(e->m, r->f.b), r->f.coord, &over))
+			r->report[k] += t->x[0];
 	}
 }
 
@@ -236,8 +258,8 @@ deliver(Eval *e, Rank *r, uint32_t port)
 		if (ref.kind != REF_result || !to->type) return true;
 		bool *made = &r->cot_made[f->slot * e->nres + e->res0[ref.i] + ref.result];
 		Ref loss = e->m->reports[0].ref;
-		if (!*made && loss.kind == REF_result && loss.i == ref.i && loss.result == ref.result &&
-		    !eval_cot(e, r, ref.i, ref.result, f->slot))
+		if (!*made && loss.kind == REF_result && loss.i == ref.i &&
+		    loss.result == ref.result && !eval_cot(e, r, ref.i, ref.result, f->slot))
 			return false;
 		if (*made) return add_to(e, r, to, &t);
 		*made = true;
@@ -249,7 +271,8 @@ deliver(Eval *e, Rank *r, uint32_t port)
 		return true;
 	default: break;
 	}
-	if (e->placed && !to->x && cell->at == to->at && !cell->t.x) return true; /* made in place */
+	if (e->placed && !to->x && cell->at == to->at && !cell->t.x)
+		return true; /* made in place */
 	return eval_store(e, r, to, &t);
 }
 
@@ -292,13 +315,16 @@ finish(Eval *e, Rank *r, const Call *c)
 	for (int k = 0; c && k < c->op->nout; k++)
 		if (c->op->out[k].i) f->cells[c->op->out[k].i].t.x = c->out[k].x;
 	uint32_t kernel = b->ops[f->op++].kernel;
-	if (e->placed && kernel && f->op < b->nops && b->ops[f->op].kernel == kernel) return true;
+	if (e->placed && kernel && f->op < b->nops && b->ops[f->op].kernel == kernel)
+		return true;
 	for (; f->flushed < f->op; f->flushed++)
 		for (int k = 0; k < b->ops[f->flushed].nout; k++) {
 			Val v = b->ops[f->flushed].out[k];
 			Cell *cell = &f->cells[v.i];
 			if (!v.i || cell->at < 0) continue;
-			if (!eval_store(e, r, &(Place){.at = cell->at, .type = &cell->t.t}, &cell->t)) return false;
+			if (!eval_store(e, r, &(Place){.at = cell->at, .type = &cell->t.t},
+					&cell->t))
+				return false;
 			cell->t.x = NULL;
 		}
 	arena_reset(r->op);
@@ -349,7 +375,8 @@ fetch_inputs(Eval *e, Rank *r)
 		Tensor all = eval_tensor(m, NULL, NULL, &m->inputs[i].type);
 		all.x = e->input[i];
 		if (!all.x) {
-			diag_error(e->diag, m->inputs[i].loc, "input '%s' has not been given", name_str(m->names, m->inputs[i].name));
+			diag_error(e->diag, m->inputs[i].loc, "input '%s' has not been given",
+				   name_str(m->names, m->inputs[i].name));
 			return false;
 		}
 		eval_coords(r, p->mesh, r->mb, coord);
@@ -373,12 +400,14 @@ begin_action(Eval *e, Rank *r, const Action *a)
 			inst += (int64_t)r->loops[k].turn * a->stride;
 			break;
 		}
-	if (inst < 0 || inst >= (int64_t)m->ninsts || a->bk >= BK_COUNT) return bad_action(e, r, "no such instance or body");
+	if (inst < 0 || inst >= (int64_t)m->ninsts || a->bk >= BK_COUNT)
+		return bad_action(e, r, "no such instance or body");
 	uint32_t k = m->types[m->insts[inst].type].body[a->bk], i = (uint32_t)inst;
 	if (!k) return bad_action(e, r, "this layer type has no such body");
 	const Body *b = &m->bodies[k];
 	Place *ports = NEW_N(r->body, Place, b->nports);
-	for (uint32_t p = 0; p < b->nports; p++) ports[p] = eval_port(e, r, i, r->mb % e->slots, &b->ports[p]);
+	for (uint32_t p = 0; p < b->nports; p++)
+		ports[p] = eval_port(e, r, i, r->mb % e->slots, &b->ports[p]);
 	return eval_begin(e, r, b, i, ports, false);
 }
 
@@ -460,7 +489,8 @@ in_group(const Eval *e, const Rank *r, const Rank *p)
 static bool
 same_collective(const Rank *r, const Rank *p)
 {
-	return p->f.b == r->f.b && p->f.op == r->f.op && p->f.inst == r->f.inst && p->f.mb == r->f.mb;
+	return p->f.b == r->f.b && p->f.op == r->f.op && p->f.inst == r->f.inst &&
+	       p->f.mb == r->f.mb;
 }
 
 /* Does the whole group of r stand in front of the same collective? */
@@ -487,7 +517,8 @@ run_collective(Eval *e, Rank *r)
 
 	for (uint32_t i = 0; i < e->nranks; i++)
 		if (in_group(e, r, &e->ranks[i])) group[n++] = &e->ranks[i];
-	for (uint32_t i = 0; ok && i < n; i++) ok = load(e, group[i], op->in[0], &peer[i]);
+	for (uint32_t i = 0; ok && i < n; i++)
+		ok = load(e, group[i], op->in[0], &peer[i]);
 	Call *call = NEW_N(tmp, Call, n);
 	for (uint32_t i = 0; ok && i < n; i++) {
 		ok = prepare(e, group[i], op, &call[i]);
@@ -514,9 +545,12 @@ deadlock(const Eval *e)
 		Buf b;
 		buf_init(&b, e->arena);
 		if (r->waiting) {
-			buf_printf(&b, "rank %u waits in '%s' of '%s', microbatch %u, for the ranks", i,
-			    val_str(m, r->f.b, op_at(r)->out[0]),
-			    name_str(m->names, r->f.inst < m->ninsts ? m->insts[r->f.inst].name : r->f.b->name), r->f.mb);
+			buf_printf(
+			    &b, "rank %u waits in '%%%s' of '%s', microbatch %u, for the ranks",
+			    i, val_str(m, r->f.b, op_at(r)->out[0]),
+			    name_str(m->names, r->f.inst < m->ninsts ? m->insts[r->f.inst].name
+								     : r->f.b->name),
+			    r->f.mb);
 			for (uint32_t k = 0; k < e->nranks; k++)
 				if (k != i && in_group(e, r, &e->ranks[k]) &&
 				    !(e->ranks[k].waiting && same_collective(r, &e->ranks[k])))
@@ -525,8 +559,10 @@ deadlock(const Eval *e)
 			buf_printf(&b, "rank %u has ended", i);
 		}
 		Loc at = r->waiting ? op_at(r)->loc : (Loc){0};
-		if (first) diag_error(e->diag, at, "deadlock: %s", b.s);
-		else diag_note(e->diag, at, "%s", b.s);
+		if (first)
+			diag_error(e->diag, at, "deadlock: %s", b.s);
+		else
+			diag_note(e->diag, at, "%s", b.s);
 		first = false;
 	}
 	return false;
