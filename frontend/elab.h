@@ -353,6 +353,20 @@ const char *signature_text(Elab *e, const Node *decl);
 bool expand_name(Elab *e, Frame *f, Span at, Name text, Name *out);
 Name join_path(Elab *e, Name prefix, Name part);
 
+/* ---- arith.c ---- */
+typedef enum Class { C_bool, C_int, C_float } Class;
+Class class_of(const Elab *e, Value v);
+const char *class_text(const Elab *e, Value v);
+void bound_corners(Value *r, double a, double b, double c,
+		   double d); /* the least and the greatest */
+Value check_int(Elab *e, Frame *f, Span at, Value r);
+bool needs_numbers(Elab *e, Frame *f, Span at, const char *op, Value x); /* reports a bool */
+Value elementwise1(Elab *e, Frame *f, Span at, OpCode op, Value x);
+Value elementwise2(Elab *e, Frame *f, Span at, const char *text, OpCode op, Value x, Value y);
+Value unary(Elab *e, Frame *f, const Node *n, Value x);
+Value binary(Elab *e, Frame *f, const Node *n, Value x, Value y);
+Value arithmetic(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y);
+
 /* ---- ops.c, attention.c ---- */
 typedef struct Builtin Builtin;
 const Builtin *builtin_find(const char *name);
@@ -361,9 +375,6 @@ void builtin_call(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out);
 void op_attention(Elab *e, Frame *f, Call *c, Values *out);
 uint32_t rate_slot(Elab *e, double rate);
 bool rate_number(Elab *e, Frame *f, Span at, Value v, double *out);
-Value unary(Elab *e, Frame *f, const Node *n, Value x);
-Value binary(Elab *e, Frame *f, const Node *n, Value x, Value y);
-Value arithmetic(Elab *e, Frame *f, Span at, NodeKind k, Value x, Value y);
 bool need_axes(Elab *e, Frame *f, const Call *c, int arg, const char *verb,
 	       const AxisList *axes);
 
