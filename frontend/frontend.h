@@ -1,10 +1,9 @@
 /*
  * frontend.h - GDL text to a Module at level graph.
  *
- * lexer.l parser.y ast.c   text -> tree            (ast.h)
- * scope.c number.c value.c index.c arith.c ops.c attention.c call.c stmt.c
- * param.c layer.c train.c load.c          tree -> Module: one walk that computes numbers, emits ops for tensors, and unrolls what is
- *                          decided when compiled   (elab.h)
+ * lexer.l parser.y ast.c: text -> tree (ast.h). scope.c number.c value.c index.c arith.c ops.c attention.c call.c stmt.c
+ * param.c layer.c train.c load.c: tree -> Module (elab.h), in one walk that computes numbers, emits ops for tensors,
+ * and unrolls what is decided when compiled.
  *
  * The language is described in models/README.md. Nothing here knows a model: the one axis name known is `batch`.
  */
