@@ -282,6 +282,22 @@ name_values(CgBody *c)
 	}
 }
 
+/* Values that are made in the buffer of the out-port whose value takes them over: a product before its bias is added. */
+static void
+made_in_ports(CgBody *c)
+{
+	const Body *b = c->b;
+
+	for (uint32_t y = 1; y < b->nvals; y++) {
+		Val v = b->vals[y].over;
+		ValInfo *x = &c->val[v.i];
+
+		if (!v.i || b->vals[v.i].space != SP_port || !b->vals[v.i].def || x->ptr || !c->val[y].ptr) continue;
+		x->name = x->ptr = c->val[y].ptr;
+		add_sink(c, v, (Sink){.ptr = x->ptr, .mode = STORE_set});
+	}
+}
+
 const char *
 bc_elem(CgBody *c, Val v)
 {
@@ -499,6 +515,7 @@ cg_body(Cg *g, uint32_t body)
 	in_ports(c);
 	name_values(c);
 	out_ports(c);
+	made_in_ports(c);
 	find_last(c);
 	put_drops(c);
 	put_copies(c);

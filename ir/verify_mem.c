@@ -106,11 +106,13 @@ val_bytes(const Lives *w, uint32_t i)
 	return type_bytes(w->v->m, ir_mesh(w->v->m, w->b), &w->b->vals[i].type);
 }
 
+/* Whether a port names the value, or the one that takes over its buffer. */
 static bool
 out_port_value(const Body *b, uint32_t val)
 {
 	for (uint32_t p = 0; p < b->nports; p++)
-		if (b->ports[p].v.i == val) return true;
+		if (b->ports[p].v.i == val || b->vals[b->ports[p].v.i].over.i == val)
+			return true;
 	return false;
 }
 
@@ -355,6 +357,41 @@ verify_states(const Verify *v)
 			    name_str(m->names, m->params[l[i].v].name), l[i].at, l[i - 1].end);
 }
 
+/* What a frame holds: saved values and results of F. Ports that name one value, or views of it, may share its bytes. */
+static void
+verify_frame(const Verify *v, const LayerType *t)
+{
+	const Body *f = &v->m->bodies[t->body[BK_F]];
+	Lives w = {.v = v, .b = f};
+	Life *l = NEW_N(v->tmp, Life, (size_t)f->nports + 1);
+	uint32_t n = 0;
+
+	find_bases(&w);
+	for (uint32_t p = 0; p < f->nports; p++) {
+		const Port *port = &f->ports[p];
+		const int64_t *at = port->kind == PORT_out    ? t->out_at
+				    : port->kind == PORT_save ? t->saved_at
+							      : NULL;
+
+		if (!at || at[port->slot] < 0) continue;
+		l[n] = (Life){.v = w.base[port->v.i].i, .at = at[port->slot]};
+		l[n].end = l[n].at + val_bytes(&w, port->v.i);
+		inside(v, name_str(v->m->names, f->vals[port->v.i].name), l[n].at,
+		       l[n].end - l[n].at, t->slot_frame);
+		n++;
+	}
+	qsort(l, n, sizeof(*l), by_at);
+	for (uint32_t i = 1; i < n; i++)
+		if (l[i].at < l[i - 1].end && l[i].v != l[i - 1].v)
+			verify_bad(v, (Loc){0},
+				   "layer type '%s': '%%%s' and '%%%s' share bytes %" PRId64
+				   " to %" PRId64 " of its frame",
+				   name_str(v->m->names, t->name),
+				   name_str(v->m->names, f->vals[l[i - 1].v].name),
+				   name_str(v->m->names, f->vals[l[i].v].name), l[i].at,
+				   l[i - 1].end);
+}
+
 void
 verify_memory(const Verify *v)
 {
@@ -391,6 +428,8 @@ verify_memory(const Verify *v)
 	for (uint32_t n = 0; n < m->ninsts && !diag_stop(v->d); n++)
 		inside(v, name_str(m->names, m->insts[n].name), x->slot_at[n],
 		       m->types[m->insts[n].type].slot_frame, x->arena_bytes - x->slots);
+	for (uint32_t l = 0; l < m->ntypes && !diag_stop(v->d); l++)
+		verify_frame(v, &m->types[l]);
 	for (uint32_t b = 1; b < m->nbodies && !diag_stop(v->d); b++)
 		inside(v, verify_body_str(v, &m->bodies[b]), x->scratch,
 		       m->bodies[b].scratch_bytes, x->arena_bytes);

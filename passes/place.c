@@ -8,7 +8,9 @@
  * A result may take over the buffer of an operand that dies in the same kernel (`over`), if every read of it is at the
  * place that is written, and if neither a later walk over the row nor a value computed after it reads the operand
  * again. Buffers the caller needs no more (what F saved, cotangents, carries: `spare`) may be taken over like our own:
- * so the gradient of the logits sits in the logits.
+ * so the gradient of the logits sits in the logits. The other way round, an operand that dies in the kernel that makes
+ * the value of an out-port may be computed in the port's buffer: it is SP_port with no port of its own, and the value
+ * takes it over.
  *
  * Invariant: no two buffers that are alive in one step overlap.
  */
@@ -240,17 +242,51 @@ take_over(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y)
 		}
 }
 
+/* Does the caller see nothing but the last value of the buffer of y? Not where results are added (dx, dw). */
+static bool
+is_plain_out(const Body *b, Val y)
+{
+	for (uint32_t i = 0; i < b->nports; i++) {
+		PortKind k = b->ports[i].kind;
+		if (b->ports[i].v.i != y.i) continue;
+		if (k != PORT_out && k != PORT_save && k != PORT_logits && k != PORT_carry_out) return false;
+	}
+	return true;
+}
+
+/* An operand of y that could have the buffer of y's port from the start (a product before its bias is added). */
+static void
+settle_in_port(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y)
+{
+	Body *b = p->b;
+	if (b->vals[y.i].space != SP_port || b->vals[y.i].over.i || !is_plain_out(b, y)) return;
+	for (uint32_t i = lo; i < hi; i++) /* a later walk over the row had better read y than make it again */
+		if (p->level[b->ops[i].out[0].i] > p->level[y.i]) return;
+	for (uint32_t i = lo; i < hi; i++)
+		for (int j = 0; j < b->ops[i].nin; j++) {
+			uint32_t x = base_of(p, b->ops[i].in[j]).i;
+			const ValDef *d = &b->vals[x];
+			if (d->space != SP_scratch || d->over.i || p->root[x] != x || !may_take(p, lo, hi, at, y, x)) continue;
+			b->vals[x].space = SP_port;
+			b->vals[y.i].over = (Val){x};
+			return;
+		}
+}
+
+/* In two rounds: where a result takes over what is there, and where an operand moves to where the result will be. */
 static void
 take_over_all(Place *p)
 {
 	Body *b = p->b;
-	for (uint32_t lo = 0, hi; lo < b->nops; lo = hi) {
-		for (hi = lo + 1; hi < b->nops && p->step[hi] == p->step[lo]; hi++) continue;
-		for (uint32_t i = lo; i < hi; i++) {
-			if (!(op_info[b->ops[i].code].flags & OF_EW)) continue;
-			if (b->ops[i].out[0].i) take_over(p, lo, hi, i, b->ops[i].out[0]);
+	for (int round = 0; round < 2; round++)
+		for (uint32_t lo = 0, hi; lo < b->nops; lo = hi) {
+			for (hi = lo + 1; hi < b->nops && p->step[hi] == p->step[lo]; hi++) continue;
+			for (uint32_t i = lo; i < hi; i++) {
+				Val y = b->ops[i].out[0];
+				if (!(op_info[b->ops[i].code].flags & OF_EW) || !y.i) continue;
+				(round ? settle_in_port : take_over)(p, lo, hi, i, y);
+			}
 		}
-	}
 }
 
 /* ---- one body ---- */
