@@ -616,12 +616,12 @@ ir_verify(const Module *m, Diag *d, const char *who)
 	if (diag_errors(d) == errors) verify_instances(&v);
 	if (diag_errors(d) == errors && m->level >= LV_spmd) verify_meshes(&v);
 	if (diag_errors(d) == errors && m->level >= LV_train) verify_gradients(&v);
-	if (diag_errors(d) == errors && m->level >= LV_sched) verify_actions(&v);
 	if (diag_errors(d) == errors && m->level >= LV_mem) {
 		for (uint32_t b = 1; b < m->nbodies && !diag_stop(d); b++)
 			verify_body_memory(&v, b);
 		verify_memory(&v);
 	}
+	if (diag_errors(d) == errors && m->level >= LV_sched) verify_actions(&v);
 	arena_free(v.tmp);
 	return diag_errors(d) == errors;
 }

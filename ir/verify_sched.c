@@ -31,6 +31,7 @@ typedef struct Run {
 	uint32_t *users; /* [nparams]: first edge to who uses it */
 	Edge *uses;
 	uint32_t inputs, norms, steps;
+	Live *live; /* level mem; NULL above, and for programs that only run forward */
 	bool ok;
 } Run;
 
@@ -177,6 +178,7 @@ run_body(Run *r, uint32_t action, uint32_t n, uint32_t t)
 	if (k == BK_U && has(r, n, BK_N) && !r->norms)
 		wrong(r, action, "U of %s runs before 'norm'", inst_str(r, n));
 	r->done[k][n]++;
+	if (r->ok && r->live) r->ok = live_body(r->live, action, k, n, t);
 }
 
 static void
@@ -259,6 +261,7 @@ run_range(Run *r, uint32_t from, uint32_t to, Turn turn)
 				      " of them",
 				      turn.mb, r->inputs);
 			r->inputs++;
+			if (r->ok && r->live) r->ok = live_input(r->live, i, turn.mb);
 			break;
 		case ACT_norm: run_norm(r, i); break;
 		case ACT_body:
@@ -382,6 +385,7 @@ verify_stage(const Verify *v, uint32_t k)
 	for (int b = 0; b < BK_COUNT; b++)
 		r.done[b] = NEW_N(v->tmp, uint32_t, m->ninsts + 1);
 	find_users(&r);
+	if (m->level >= LV_mem && !m->plan.forward_only) r.live = live_new(v, r.stage);
 	run_range(&r, 0, r.stage->nactions, (Turn){0});
 	if (r.ok) verify_end(&r);
 }
