@@ -48,7 +48,8 @@ narrow(const Elab *e, Val v, Axis key, const AxisList *queries, Band *band)
 		for (int i = 0; i < s->n; i++)
 			axes_add(&seen, s->a[i]);
 	}
-	if (seen.n != 2 || !axes_has(&seen, key) || !is_whole(c)) return false;
+	if (seen.n != 2 || !axes_has(&seen, key)) return false;
+	if (!is_whole(c) || fabs(c) > FE_MAX_EXTENT) return false;
 	for (int k = 0; k < 2; k++) {
 		double coef = 0;
 		for (int i = 0; i < x.n; i++)
@@ -254,62 +255,86 @@ attention_type(const Elab *e, const Value *v)
 	return worst ? worst : e->model;
 }
 
+/* The axes of the queries, and of the scores: those of q and k without D. */
+static bool
+score_axes(Elab *e, Frame *f, const Call *c, AxisList *queries, AxisList *scores)
+{
+	*queries = *scores = (AxisList){0};
+	for (int i = 0; i < 2; i++) {
+		Type t = type_of(e, c->arg[i]);
+		for (int k = 0; k < t.n; k++) {
+			Axis a = t.ax[k].a;
+			if (axes_has(&c->group[1], a)) continue;
+			if (i == 0) axes_add(queries, a);
+			if (axes_add(scores, a) || axes_has(scores, a)) continue;
+			fe_error(e, f, c->at, "the scores would have more than %d axes",
+				 MAX_AXES);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* A number added to all scores changes nothing; a tensor is an operand. */
+static bool
+read_bias(Elab *e, Frame *f, Call *c, const AxisList *scores)
+{
+	Value *bias = &c->arg[4];
+	if (bias->kind == V_number) return true;
+	if (!in_body(e, f, c->arg_at[4], bias) || !within_scores(e, f, c, 4, scores))
+		return false;
+	if (type_of(e, *bias).dt != DT_bool) return true;
+	fe_error(e, f, c->arg_at[4], "a bias is added to the scores; a bool is a 'mask'");
+	return false;
+}
+
+static int
+attention_attrs(const Call *c, double scale, double cap, int64_t rate, const Band *band,
+		Attr *out)
+{
+	int n = 0;
+	out[n++] = attr_make_axes(AK_keys, &c->group[0]);
+	out[n++] = attr_make_axes(AK_feat, &c->group[1]);
+	out[n++] = attr_make_num(AK_scale, scale);
+	out[n++] = attr_make_num(AK_cap, cap);
+	out[n++] = attr_make_int(AK_rate, rate);
+	out[n++] = attr_make_int(AK_key, rate < 0 ? 0 : rate);
+	if (band->query.i) out[n++] = attr_make_axis(AK_query, band->query);
+	if (band->has_lo) out[n++] = attr_make_int(AK_lo, (int64_t)band->lo);
+	if (band->has_hi) out[n++] = attr_make_int(AK_hi, (int64_t)band->hi);
+	return n;
+}
+
 void
 op_attention(Elab *e, Frame *f, Call *c, Values *out)
 {
 	double scale, cap, rate = 0;
 	Band band = {0};
 	Value mask, in[5], r;
-	AxisList queries = {0}, scores = {0};
-	int nin = 3, n = 0;
-	Attr attrs[12];
+	AxisList queries, scores;
+	Attr attrs[11];
+	bool drops = c->arg_node[7] != NULL;
 
 	if (!attention_operands(e, f, c) || !attention_numbers(e, f, c, &scale, &cap)) return;
-	for (int i = 0; i < 2; i++) {
-		Type t = type_of(e, c->arg[i]);
-		for (int k = 0; k < t.n; k++) {
-			if (axes_has(&c->group[1], t.ax[k].a)) continue;
-			if (i == 0) axes_add(&queries, t.ax[k].a);
-			if (!axes_add(&scores, t.ax[k].a) && !axes_has(&scores, t.ax[k].a)) {
-				fe_error(e, f, c->at, "the scores would have more than %d axes",
-					 MAX_AXES);
-				return;
-			}
-		}
-	}
+	if (!score_axes(e, f, c, &queries, &scores)) return;
 	if (!read_mask(e, f, c, &queries, &scores, &band, &mask)) return;
-	Value bias = c->arg[4];
-	bool has_bias =
-	    bias.kind != V_number; /* a number added to all scores changes nothing */
-	if (has_bias &&
-	    (!in_body(e, f, c->arg_at[4], &bias) || !within_scores(e, f, c, 4, &scores)))
-		return;
-	if (has_bias && type_of(e, bias).dt == DT_bool) {
-		fe_error(e, f, c->arg_at[4],
-			 "a bias is added to the scores; a bool is a 'mask'");
-		return;
-	}
-	bool drops = c->arg_node[7] != NULL;
+	if (!read_bias(e, f, c, &scores)) return;
 	if (drops && !rate_number(e, f, c->arg_at[7], c->arg[7], &rate)) return;
-	if (!e->body_open) drops = false;
-	int64_t slot = drops ? (int64_t)rate_slot(e, rate) : -1;
 
+	/* no slot for a rate that was not given: without dropout there is less to do */
+	int64_t slot = drops && e->body_open ? (int64_t)rate_slot(e, rate) : -1;
+	int nin = 3, n = attention_attrs(c, scale, cap, slot, &band, attrs);
+	DType dt = attention_type(e, c->arg);
 	for (int i = 0; i < 3; i++)
 		in[i] = c->arg[i];
-	if (mask.kind != V_number) in[nin++] = mask;
-	DType dt = attention_type(e, c->arg);
-	if (has_bias) in[nin++] = cast(e, f, c->arg_at[4], bias, dt);
-	attrs[n++] = attr_make_axes(AK_keys, &c->group[0]);
-	attrs[n++] = attr_make_axes(AK_feat, &c->group[1]);
-	attrs[n++] = attr_make_num(AK_scale, scale);
-	attrs[n++] = attr_make_num(AK_cap, cap);
-	attrs[n++] = attr_make_int(AK_rate, slot);
-	attrs[n++] = attr_make_int(AK_key, slot < 0 ? 0 : slot);
-	if (band.query.i) attrs[n++] = attr_make_axis(AK_query, band.query);
-	if (band.has_lo) attrs[n++] = attr_make_int(AK_lo, (int64_t)band.lo);
-	if (band.has_hi) attrs[n++] = attr_make_int(AK_hi, (int64_t)band.hi);
-	if (mask.kind != V_number) attrs[n++] = attr_make_int(AK_mask, 1);
-	if (has_bias) attrs[n++] = attr_make_int(AK_bias, 1);
+	if (mask.kind != V_number) {
+		in[nin++] = mask;
+		attrs[n++] = attr_make_int(AK_mask, 1);
+	}
+	if (c->arg[4].kind != V_number) {
+		in[nin++] = cast(e, f, c->arg_at[4], c->arg[4], dt);
+		attrs[n++] = attr_make_int(AK_bias, 1);
+	}
 	EmitArgs a = {.code = OP_attention,
 		      .in = in,
 		      .nin = nin,
@@ -317,9 +342,8 @@ op_attention(Elab *e, Frame *f, Call *c, Values *out)
 		      .nattr = n,
 		      .dt = dt,
 		      .ncast = 3,
-		      .here = drops};
-	if (emit(e, f, c->at, &a, &r, 1)) {
-		out->n = 1;
-		out->v[0] = r;
-	}
+		      .here = slot >= 0};
+	if (!emit(e, f, c->at, &a, &r, 1)) return;
+	out->n = 1;
+	out->v[0] = r;
 }

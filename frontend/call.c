@@ -382,7 +382,7 @@ call_per(Elab *e, Frame *f, const Call *c, Frame *callee)
 void
 call_def(Elab *e, Frame *f, Call *c, Sym *sym, Name bound_to, Values *out)
 {
-	Frame callee = {.what = "def"};
+	Frame callee = {0};
 	Name part = bound_to ? bound_to : c->name;
 	out->n = 1;
 	out->v[0] = poison();

@@ -117,14 +117,14 @@ struct Frame {
 	Source *src;
 	Scope local;      /* unused at the top: Source.top is it */
 	const Node *decl; /* the def, layer or forward */
-	const char *what; /* "def", "layer", "forward", "top" */
 	Loc call;  /* the user's call that led into the prelude; line 0 in the user's text */
 	Name path; /* prefix of its parameters inside the instance */
 	Axis per;  /* `per expert` */
 	bool per_index;
 	Value per_at;
 	int depth;
-	AxisList own; /* axes declared here: may not be in its result */
+	Axis *own; /* axes declared here: may not be in its result */
+	uint32_t nown, cown;
 	bool returned;
 	Span return_at;
 	Values result;

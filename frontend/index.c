@@ -98,7 +98,7 @@ is_roll(const Elab *e, Value idx, int64_t n, Axis *b, int64_t *shift)
 	if (!op || op->code != OP_mod || !affine_of(e, op->in[0], &x) ||
 	    !affine_of(e, op->in[1], &m))
 		return false;
-	if (m.n || m.c0 != (double)n || x.n != 1 || x.c[0] != 1 || !is_whole(x.c0))
+	if (m.n || m.c0 != (double)n || x.n != 1 || x.c[0] != 1 || fabs(x.c0) > FE_MAX_EXTENT)
 		return false;
 	if (ir_extent(e->m, x.a[0]) != n) return false;
 	*b = x.a[0];
@@ -369,6 +369,8 @@ index_view(Elab *e, Frame *f, Span at, Value *x, Axis a, Value idx, const AxisLi
 	}
 	Type t = type_of(e, idx);
 	if (!affine_of(e, idx.v, &af) || af.n > 1 || t.n != af.n) return false;
+	if (fabs(af.c0) > FE_MAX_EXTENT || (af.n && fabs(af.c[0]) > FE_MAX_EXTENT))
+		return false;
 	b = af.n ? af.a[0] : NO_AXIS;
 	if (af.n && b.i != a.i && (in_type(e, *x, b) || axes_has(others, b))) return false;
 	if (af.n && b.i == a.i && axes_has(others, b)) return false;

@@ -237,7 +237,7 @@ add_instance(Elab *e, const Call *c, Name layer, Name path, Loc at, int nouts)
 void
 call_layer(Elab *e, Frame *f, Call *c, Sym *sym, Values *out)
 {
-	Frame callee = {.what = "layer"};
+	Frame callee = {0};
 	Name path = 0;
 	*out = (Values){.n = 1};
 	if (e->body_open || !f->caller) {

@@ -237,7 +237,7 @@ report_name(Elab *e, Name name, int i)
 static void
 elab_forward(Elab *e)
 {
-	Frame f = {.caller = &e->top, .src = &e->user, .what = "forward", .depth = 1};
+	Frame f = {.caller = &e->top, .src = &e->user, .depth = 1};
 	if (!e->forward) {
 		diag_error(e->ctx->diag, (Loc){e->user.file, 1, 1, 1},
 			   "there is no 'forward': which layers make the loss?");
@@ -333,7 +333,7 @@ fe_parse_text(Ctx *c, const FeOptions *o, const char *text, size_t n)
 	e->m = ir_module(c->perm, c->names);
 	e->konst = ir_body(name_of(c->names, "const"), BK_const);
 	e->set_used = NEW_N(c->perm, bool, o->nset + 1);
-	e->top = (Frame){.src = &e->user, .what = "top"};
+	e->top = (Frame){.src = &e->user};
 	default_train(&e->m->train);
 	elab_items(e);
 	if (e->train) elab_train(e, &e->top, e->train->c);

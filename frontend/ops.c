@@ -369,6 +369,33 @@ run_concat(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	one(out, r);
 }
 
+/* The label is of type `index a`, or an int that is proven to lie in a; it has not the axis itself. */
+static bool
+check_label(Elab *e, Frame *f, const Call *c, Axis a)
+{
+	Value label = c->arg[1];
+	Type t = type_of(e, label);
+	const char *name = ir_axis_str(e->m, a);
+	bool fits = label.range.i == a.i ||
+		    (label.lo >= 0 && label.hi <= (double)ir_extent(e->m, a) - 1);
+	if (class_of(e, label) == C_int && fits) {
+		if (type_find(&t, a) < 0) return true;
+		fe_error(e, f, c->arg_at[1], "the label has the axis '%s' itself: %s", name,
+			 type_axes_text(e, &t));
+	} else if (label.range.i) {
+		fe_error(
+		    e, f, c->arg_at[1],
+		    "'cross_entropy' looks along '%s', but its label is of type 'index %s'",
+		    name, ir_axis_str(e->m, label.range));
+	} else {
+		fe_error(
+		    e, f, c->arg_at[1],
+		    "'cross_entropy' looks along '%s': its label must be of type 'index %s'",
+		    name, name);
+	}
+	return false;
+}
+
 static void
 run_cross_entropy(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 {
@@ -378,36 +405,12 @@ run_cross_entropy(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	if (!tensors(e, f, c, 0, 2) || !one_axis(e, f, c, 0, &a)) return;
 	if (!need_axes(e, f, c, 0, "looks along", &c->group[0])) return;
 	if (!needs_numbers(e, f, c->arg_at[0], "cross_entropy", c->arg[0])) return;
-	Value label = c->arg[1];
-	const char *name = ir_axis_str(e->m, a);
-	bool whole = class_of(e, label) == C_int;
-	if (!whole || (label.range.i != a.i &&
-		       (label.lo < 0 || label.hi > (double)ir_extent(e->m, a) - 1))) {
-		if (label.range.i)
-			fe_error(e, f, c->arg_at[1],
-				 "'cross_entropy' looks along '%s', but its label is of type "
-				 "'index %s'",
-				 name, ir_axis_str(e->m, label.range));
-		else
-			fe_error(e, f, c->arg_at[1],
-				 "'cross_entropy' looks along '%s': its label must be of type "
-				 "'index %s'",
-				 name, name);
-		return;
-	}
-	Value in[2] = {cast(e, f, c->at, c->arg[0], float_type(e, c->arg, 1)), label};
+	if (!check_label(e, f, c, a)) return;
+	Value in[2] = {cast(e, f, c->at, c->arg[0], float_type(e, c->arg, 1)), c->arg[1]};
 	Attr axis = attr_make_axis(AK_axis, a);
-	Type t = type_of(e, label);
-	if (type_find(&t, a) >= 0) {
-		fe_error(e, f, c->arg_at[1], "the label has the axis '%s' itself: %s", name,
-			 type_axes_text(e, &t));
-		return;
-	}
-	if (emit(e, f, c->at,
-		 &(EmitArgs){
-		     .code = OP_cross_entropy, .in = in, .nin = 2, .attrs = &axis, .nattr = 1},
-		 &r, 1))
-		one(out, r);
+	EmitArgs args = {
+	    .code = OP_cross_entropy, .in = in, .nin = 2, .attrs = &axis, .nattr = 1};
+	if (emit(e, f, c->at, &args, &r, 1)) one(out, r);
 }
 
 static void
@@ -436,25 +439,14 @@ run_attention(Elab *e, Frame *f, Call *c, const Builtin *b, Values *out)
 	op_attention(e, f, c, out);
 }
 
-#define ARG(n)            \
-	{                 \
-		.name = n \
-	}
-#define UNARY(n)                                                                             \
-	{                                                                                    \
-		.name = #n, .sig = "", .formals = {ARG("x")}, .run = run_unary, .op = OP_##n \
-	}
+/* clang-format off */
+#define ARG(n)    {.name = n}
+#define NUM(n, x) {.name = n, .kind = F_number, .value = x}
+#define BOOL(n)   {.name = n, .kind = F_bool, .value = 1}
+#define MAYBE(n)  {.name = n, .kind = F_computed}
+#define UNARY(n)  {.name = #n, .sig = "", .formals = {ARG("x")}, .run = run_unary, .op = OP_##n}
 static const Builtin builtins[] = {
-    UNARY(exp),
-    UNARY(log),
-    UNARY(sqrt),
-    UNARY(sin),
-    UNARY(cos),
-    UNARY(tanh),
-    UNARY(erf),
-    UNARY(sigmoid),
-    UNARY(relu),
-    UNARY(abs),
+    UNARY(exp), UNARY(log), UNARY(sqrt), UNARY(sin), UNARY(cos), UNARY(tanh), UNARY(erf), UNARY(sigmoid), UNARY(relu), UNARY(abs),
     {"min", "", {ARG("x"), ARG("y")}, run_minmax, OP_min},
     {"max", "", {ARG("x"), ARG("y")}, run_minmax, OP_max},
     {"min", "A", {ARG("x")}, run_reduce, OP_rmin},
@@ -470,32 +462,18 @@ static const Builtin builtins[] = {
     {"pos", "a", {{.name = NULL}}, run_pos, OP_pos},
     {"dot", "A", {ARG("x"), ARG("y")}, run_dot, OP_dot},
     {"softmax", "A", {ARG("x")}, run_softmax, OP_softmax},
-    {"normalize",
-     "A",
-     {ARG("x"),
-      {.name = "eps", .kind = F_number, .value = 1e-5},
-      {.name = "center", .kind = F_bool, .value = 1}},
-     run_softmax,
-     OP_normalize},
+    {"normalize", "A", {ARG("x"), NUM("eps", 1e-5), BOOL("center")}, run_softmax, OP_normalize},
     {"dropout", "?A", {ARG("x"), ARG("rate")}, run_dropout, OP_dropout},
     {"topk", "a>k", {ARG("x")}, run_topk, OP_topk},
     {"concat", "a,b>c", {ARG("x"), ARG("y")}, run_concat, OP_concat},
     {"cross_entropy", "a", {ARG("x"), ARG("label")}, run_cross_entropy, OP_cross_entropy},
-    {"attention",
-     "K,D",
-     {ARG("q"),
-      ARG("k"),
-      ARG("v"),
-      {.name = "mask", .kind = F_bool, .value = 1},
-      {.name = "bias", .kind = F_number, .value = 0},
-      {.name = "scale", .kind = F_computed, .value = 0},
-      {.name = "cap", .kind = F_number, .value = 0},
-      {.name = "drop", .kind = F_computed, .value = 0}},
-     run_attention,
-     OP_attention},
+    {"attention", "K,D",
+        {ARG("q"), ARG("k"), ARG("v"), BOOL("mask"), NUM("bias", 0), MAYBE("scale"), NUM("cap", 0), MAYBE("drop")},
+        run_attention, OP_attention},
     {"normal", "", {ARG("std")}, run_init, OP_none},
     {"uniform", "", {ARG("low"), ARG("high")}, run_init, OP_none},
 };
+/* clang-format on */
 
 const Builtin *
 builtin_find(const char *name)

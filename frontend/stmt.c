@@ -194,7 +194,7 @@ declare_axis(Elab *e, Frame *f, const Node *n)
 		Sym *s = scope_add(e, frame_scope(f), a->name, SY_axis, a->name_at);
 		s->poison = !axis.i;
 		s->axes = (AxisList){axis.i != 0, {axis}};
-		if (f->caller && axis.i) axes_add(&f->own, axis);
+		if (f->caller && axis.i) PUSH(e->arena, f->own, f->nown, f->cown, axis);
 	}
 }
 
@@ -329,12 +329,12 @@ check_results(Elab *e, Frame *f)
 		Value *v = &f->result.v[i];
 		if (!is_tensor(*v)) continue;
 		Type t = type_of(e, *v);
-		for (int k = 0; k < f->own.n; k++) {
-			if (type_find(&t, f->own.a[k]) < 0) continue;
+		for (uint32_t k = 0; k < f->nown; k++) {
+			if (type_find(&t, f->own[k]) < 0) continue;
 			fe_error(
 			    e, f, f->return_at,
 			    "the result %s has the axis '%s', which exists in this body only",
-			    type_axes_text(e, &t), ir_axis_str(e->m, f->own.a[k]));
+			    type_axes_text(e, &t), ir_axis_str(e->m, f->own[k]));
 			*v = poison();
 			break;
 		}
