@@ -117,21 +117,41 @@ load(Ctx *c, const Options *o)
 	return m && ir_verify(m, c->diag, base_name(o->file)) ? m : NULL;
 }
 
-/* The last pass that must run for --emit or --stop-after; NULL: all. False: no such level. */
-static bool
-last_pass(const Options *o, const char **stop)
+/* The level that --emit names; LV_COUNT: it names none, -1: as far as it goes. */
+static int
+emit_level(const Options *o)
 {
-	*stop = o->stop_after;
-	if (!o->emit || o->stop_after || strcmp(o->emit, "gir") == 0) return true;
+	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
 	int level = 0;
 	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
 		level++;
-	if (level == LV_COUNT) return false;
-	size_t n;
-	const Pass *passes = pass_list(&n);
-	for (size_t i = 0; i < n; i++)
-		if ((int)passes[i].out == level) *stop = passes[i].name;
-	return true;
+	return level;
+}
+
+/* Runs what is left to do up to the end, --stop-after or the level of --emit. False after diagnostics. */
+static bool
+run_passes(Ctx *c, const Options *o, Module **m, int level)
+{
+	PassOptions po = {.dump = o->dump,
+			  .dump_dir = o->dump_dir,
+			  .stop_after = o->stop_after,
+			  .roundtrip = o->roundtrip,
+			  .time = o->time,
+			  .explain = o->explain};
+	if (level >= 0 && !o->stop_after) {
+		if ((int)(*m)->level > level) {
+			diag_error(c->diag, (Loc){0}, "'%s' is at level %s, past %s",
+				   base_name(o->file), level_str[(*m)->level], o->emit);
+			return false;
+		}
+		size_t n;
+		const Pass *passes = pass_list(&n);
+		if ((int)(*m)->level == level && ends_with(o->file, ".gir"))
+			return true; /* a dump already is what its level holds */
+		for (size_t i = 0; i < n; i++)
+			if ((int)passes[i].out == level) po.stop_after = passes[i].name;
+	}
+	return pass_run_all(c, m, &po);
 }
 
 static void
@@ -148,14 +168,36 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 	fputs(b.s, stdout);
 }
 
+/* galvatronc eval. Returns the exit status. */
+static int
+interpret(Ctx *c, const Options *o, const Module *m)
+{
+	int64_t steps = 1, seed = (int64_t)m->train.seed, order = 0;
+	if (o->steps && !parse_whole(o->steps, 1, 1000000, &steps))
+		return bad_value("--steps", o->steps, "a whole number from 1");
+	if (o->seed && !parse_whole(o->seed, 0, INT64_MAX, &seed))
+		return bad_value("--seed", o->seed, "a whole number from 0");
+	if (o->order && !parse_whole(o->order, 0, UINT32_MAX, &order))
+		return bad_value("--order", o->order, "a whole number from 0");
+	const EvalOptions eo = {
+	    .f64 = m->train.precision == DT_f64 || c->precision == DT_f64,
+	    .seed = (uint64_t)seed,
+	    .train = true,
+	    .ranks = m->level >= LV_plan ? m->plan.ranks : 1,
+	    .adversarial = o->order != NULL,
+	    .order_seed = (uint32_t)order,
+	};
+	return evaluate(c, m, &eo, o->data, steps) ? 0 : 1;
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
 {
 	if (o->emit && strcmp(o->emit, "ast") == 0)
 		return fe_dump_ast(c, o->file, stdout) ? 0 : 1;
-	const char *stop;
-	if (!last_pass(o, &stop))
+	const int level = emit_level(o);
+	if (level == LV_COUNT)
 		return bad_value("--emit", o->emit,
 				 "ast, graph, train, plan, spmd, sched, mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
@@ -165,30 +207,8 @@ run(Ctx *c, const Options *o)
 	}
 	Module *m = load(c, o);
 	if (!m) return 1;
-	const PassOptions po = {.dump = o->dump,
-				.dump_dir = o->dump_dir,
-				.stop_after = stop,
-				.roundtrip = o->roundtrip,
-				.time = o->time,
-				.explain = o->explain};
-	if (!pass_run_all(c, &m, &po)) return 1;
-	if (o->command == CMD_eval) {
-		int64_t steps = 1, seed = (int64_t)m->train.seed, order = 0;
-		if (o->steps && !parse_whole(o->steps, 1, 1000000, &steps))
-			return bad_value("--steps", o->steps, "a whole number from 1");
-		if (o->seed && !parse_whole(o->seed, 0, INT64_MAX, &seed))
-			return bad_value("--seed", o->seed, "a whole number from 0");
-		if (o->order && !parse_whole(o->order, 0, UINT32_MAX, &order))
-			return bad_value("--order", o->order, "a whole number from 0");
-		const EvalOptions eo = {.f64 = m->train.precision == DT_f64 ||
-					       c->precision == DT_f64,
-					.seed = (uint64_t)seed,
-					.train = true,
-					.ranks = m->level >= LV_plan ? m->plan.ranks : 1,
-					.adversarial = o->order != NULL,
-					.order_seed = (uint32_t)order};
-		return evaluate(c, m, &eo, o->data, steps) ? 0 : 1;
-	}
+	if (!run_passes(c, o, &m, level)) return 1;
+	if (o->command == CMD_eval) return interpret(c, o, m);
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);

@@ -22,4 +22,4 @@ tiny bert 4.6 --set batch=2 --set seq=8 --set vocab=100 --set embed=24 --set hea
 tiny vit 2.3 --set batch=2 --set height=8 --set width=8 --set py=4 --set px=4 --set class=10 --set embed=24 --set heads=3 --set layers=2
 tiny swin 2.3 --set batch=2 --set height=32 --set width=32 --set py=2 --set px=2 --set class=10 --set c1=8 --set n1=1 --set n2=2 --set n3=2 --set n4=4 --set window_size=2
 tiny mixtral 4.6 --set batch=2 --set seq=6 --set vocab=100 --set embed=16 --set kv=2 --set group=2 --set head=4 --set ffn=24 --set expert=4 --set layers=2
-tiny t5 4.6 --set batch=2 --set seq=6 --set source=7 --set vocab=100 --set embed=24 --set heads=3 --set head=8 --set ffn=40 --set bucket=8 --set layers=2
+tiny t5 5.5 --set batch=2 --set seq=6 --set source=7 --set vocab=100 --set embed=24 --set heads=3 --set head=8 --set ffn=40 --set bucket=8 --set layers=2

@@ -18,7 +18,7 @@ for model in gpt llama; do
 	losses $model-f32 --steps 20 >"$T/$model.f32"
 	"$BUILD/tests/runtime/gradstat_f64" "$T/$model.grads" >"$T/$model.stat"
 	if [ $torch = yes ]; then
-		init=$(find "$T/$model-init" -name '*.safetensors' | head -1)
+		init=$T/$model-init/step-0/model.safetensors
 		sed 's/^step \([0-9]*\) \([^ ]*\) .*/step \1 \2/' "$T/$model.f64" >"$T/losses64"
 		sed 's/^step \([0-9]*\) \([^ ]*\) .*/step \1 \2/' "$T/$model.f32" >"$T/losses32"
 		"$python" tests/torch/reference.py $model --init "$init" --data "$T/text" $dims --grads "$T/$model.grads" \
