@@ -15,6 +15,8 @@ enum {
 	MAX_PORT = 1 << 10,      /* arguments, results, rates of one layer type */
 	MAX_MB = 1 << 16,        /* microbatches */
 	MAX_RANKS = 1 << 16,
+	MAX_TYPES = 1 << 12, /* layer types */
+	MAX_MESHES = 1 << 10,
 };
 #define MAX_EXTENT ((int64_t)1 << 40)
 #define MAX_ELEMS \
