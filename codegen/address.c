@@ -27,9 +27,12 @@ where_passed(const Cg *g, uint32_t inst, PortKind kind, uint16_t slot)
 
 	ENSURE(out, "%s %u has no port", port_str[kind], slot);
 	x.base = out->v;
-	if (f->vals[out->v.i].def) ENSURE(ir_access(g->m, f, out->v, &x) && x.offset == 0, "a result is kept by no buffer");
+	if (f->vals[out->v.i].def)
+		ENSURE(ir_access(g->m, f, out->v, &x) && x.offset == 0,
+		       "a result is kept by no buffer");
 	for (uint32_t p = 0; p < f->nports; p++)
-		if (port_is_in(f->ports[p].kind) && f->ports[p].v.i == x.base.i) return where_port(g, inst, f, &f->ports[p]);
+		if (port_is_in(f->ports[p].kind) && f->ports[p].v.i == x.base.i)
+			return where_port(g, inst, f, &f->ports[p]);
 	ICE("a result is kept by no buffer");
 }
 
@@ -98,7 +101,8 @@ where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 	case PORT_dx: return where_cot(g, n->args[p->slot]);
 	case PORT_carry:
 	case PORT_carry_out:
-		if (l->carry_at[p->slot] < 0) return where_saved(g, inst, (uint16_t)(-1 - l->carry_at[p->slot]));
+		if (l->carry_at[p->slot] < 0)
+			return where_saved(g, inst, (uint16_t)(-1 - l->carry_at[p->slot]));
 		return (Where){IN_carry, l->carry_at[p->slot]};
 	default: return (Where){IN_none, 0};
 	}
@@ -131,11 +135,14 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 		for (uint32_t p = 0; p < f->nports; p++) {
 			Where w;
 
-			if (f->ports[p].v.i != v.i || (f->ports[p].kind != PORT_save && f->ports[p].kind != PORT_out)) continue;
+			if (f->ports[p].v.i != v.i ||
+			    (f->ports[p].kind != PORT_save && f->ports[p].kind != PORT_out))
+				continue;
 			w = where_port(g, inst, f, &f->ports[p]);
 			return w.in == IN_slot ? w.at : -1;
 		}
-		if (f->vals[v.i].space == SP_scratch) return m->mem.scratch + f->vals[v.i].offset - m->mem.slots;
+		if (f->vals[v.i].space == SP_scratch)
+			return m->mem.scratch + f->vals[v.i].offset - m->mem.slots;
 		return -1;
 	}
 	return -1;
@@ -144,22 +151,26 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 /* ---- text ---- */
 
 static const char *const section_name[] = {
-    [IN_param] = "GV_PARAMS", [IN_grad] = "GV_GRADS", [IN_m] = "GV_MOMENT1",       [IN_v] = "GV_MOMENT2",
-    [IN_consts] = "GV_CONSTS", [IN_slot] = "SLOT(mb)", [IN_cots] = "GV_COTS", [IN_carry] = "GV_CARRY",
+    [IN_param] = "GV_PARAMS", [IN_grad] = "GV_GRADS",    [IN_m] = "GV_MOMENT1",
+    [IN_v] = "GV_MOMENT2",    [IN_consts] = "GV_CONSTS", [IN_slot] = "SLOT(mb)",
+    [IN_cots] = "GV_COTS",    [IN_carry] = "GV_CARRY",
 };
 
 static int64_t
 section_start(const Cg *g, Section s)
 {
 	const Memory *mem = &g->m->mem;
-	const int64_t at[] = {[IN_none] = 0, [IN_param] = mem->param, [IN_grad] = mem->grad, [IN_m] = mem->m, [IN_v] = mem->v,
-	    [IN_consts] = mem->consts, [IN_slot] = mem->slots, [IN_cots] = mem->cots, [IN_carry] = mem->carry};
+	const int64_t at[] = {
+	    [IN_none] = 0,          [IN_param] = mem->param, [IN_grad] = mem->grad,
+	    [IN_m] = mem->m,        [IN_v] = mem->v,         [IN_consts] = mem->consts,
+	    [IN_slot] = mem->slots, [IN_cots] = mem->cots,   [IN_carry] = mem->carry};
 
 	return at[s];
 }
 
 const char *
-address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const char *hint, bool *varies)
+address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const char *hint,
+	     bool *varies)
 {
 	int64_t *at = NEW_N(g->a, int64_t, n);
 	bool one = true;
@@ -172,7 +183,8 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 	}
 	if (!one) { /* in several sections: count from the start of the arena */
 		for (uint32_t k = 0; k < n; k++) {
-			ENSURE(where[k].in != IN_slot || g->m->plan.stages[0].slots <= 1, "an address is in a slot or not by turns");
+			ENSURE(where[k].in != IN_slot || g->m->plan.stages[0].slots <= 1,
+			       "an address is in a slot or not by turns");
 			at[k] += section_start(g, where[k].in);
 		}
 		return cg_text(g->a, "AT(%s, %s)", ctype, seq_expr(g, at, n, hint, varies));
@@ -180,5 +192,7 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 	if (in == IN_none) return "NULL";
 	x = seq_expr(g, at, n, hint, varies);
 	return cg_text(g->a, x[0] == '0' && !x[1] ? "AT(%s, %s)" : "AT(%s, %s + %s)", ctype,
-	    in == IN_slot && g->m->plan.stages[0].slots <= 1 ? "GV_SLOTS" : section_name[in], x);
+		       in == IN_slot && g->m->plan.stages[0].slots <= 1 ? "GV_SLOTS"
+									: section_name[in],
+		       x);
 }

@@ -18,7 +18,7 @@ typedef struct Attend {
 	Val q, k, v, o, lse, dout, mask, bias;
 	Val dq, dk, dv, dbias;
 	AxisList outer, keys, feat, values;
-	Axis query; /* NO_AXIS: one query */
+	Axis query;       /* NO_AXIS: one query */
 	Type outer_types; /* uses of the outer axes */
 } Attend;
 
@@ -28,7 +28,8 @@ without(const Type *t, const AxisList *a, const AxisList *b)
 	AxisList l = {0};
 
 	for (int k = 0; k < t->n; k++)
-		if (!(a && axes_has(a, t->ax[k].a)) && !(b && axes_has(b, t->ax[k].a))) axes_add(&l, t->ax[k].a);
+		if (!(a && axes_has(a, t->ax[k].a)) && !(b && axes_has(b, t->ax[k].a)))
+			axes_add(&l, t->ax[k].a);
 	return l;
 }
 
@@ -60,23 +61,31 @@ find_roles(Attend *t)
 		for (int j = 0; j < rows.n; j++) {
 			int at = type_find(q, rows.a[j]);
 
-			if (at < 0 || type_find(k, rows.a[j]) >= 0 || type_find(type_of(t, t->v), rows.a[j]) >= 0) continue;
-			if (bc_extent(t->c, q, at) > longest) longest = bc_extent(t->c, q, at), t->query = rows.a[j];
+			if (at < 0 || type_find(k, rows.a[j]) >= 0 ||
+			    type_find(type_of(t, t->v), rows.a[j]) >= 0)
+				continue;
+			if (bc_extent(t->c, q, at) > longest)
+				longest = bc_extent(t->c, q, at), t->query = rows.a[j];
 		}
 	for (int j = 0; j < rows.n; j++) {
 		int at = type_find(q, rows.a[j]);
 
 		if (rows.a[j].i == t->query.i) continue;
-		t->outer_types.ax[t->outer_types.n++] = at >= 0 ? q->ax[at] : k->ax[type_find(k, rows.a[j])];
+		t->outer_types.ax[t->outer_types.n++] =
+		    at >= 0 ? q->ax[at] : k->ax[type_find(k, rows.a[j])];
 		axes_add(&t->outer, rows.a[j]);
 	}
 	if (t->query.i && (type_find(q, t->query) < 0 || type_find(k, t->query) >= 0)) {
-		cg_error(t->c->g, t->op->loc, "the queries of 'attention' lie along axis '%s', which the keys have too or the query lacks",
-		    name_str(t->c->g->m->names, t->c->g->m->axes[t->query.i].name));
+		cg_error(t->c->g, t->op->loc,
+			 "the queries of 'attention' lie along axis '%s', which the keys have "
+			 "too or the query lacks",
+			 name_str(t->c->g->m->names, t->c->g->m->axes[t->query.i].name));
 		return false;
 	}
 	if (t->outer.n > MAX_OUTER) {
-		cg_error(t->c->g, t->op->loc, "'attention' carries %d axes; the kernel takes %d", t->outer.n, MAX_OUTER);
+		cg_error(t->c->g, t->op->loc,
+			 "'attention' carries %d axes; the kernel takes %d", t->outer.n,
+			 MAX_OUTER);
 		return false;
 	}
 	return true;
@@ -88,7 +97,10 @@ static void
 layout_error(Attend *t, const char *what)
 {
 	if (!t->c->g->failed)
-		cg_error(t->c->g, t->op->loc, "the axes of %s of 'attention' do not lie side by side in memory, which the kernel needs", what);
+		cg_error(t->c->g, t->op->loc,
+			 "the axes of %s of 'attention' do not lie side by side in memory, "
+			 "which the kernel needs",
+			 what);
 }
 
 /* Stride and extent of a group of axes taken as one; a value that lacks them all has stride 0. */
@@ -142,7 +154,10 @@ outer_strides(Attend *t, Val v, const Access *x)
 	for (int k = 0; k < t->outer.n; k++) {
 		int at = type_find(type_of(t, v), t->outer.a[k]);
 
-		buf_printf(&b, "%s%s", k ? ", " : "", at < 0 || bc_extent(t->c, type_of(t, v), at) == 1 ? "0" : stride_text(t, x->base, x->stride[at]));
+		buf_printf(&b, "%s%s", k ? ", " : "",
+			   at < 0 || bc_extent(t->c, type_of(t, v), at) == 1
+			       ? "0"
+			       : stride_text(t, x->base, x->stride[at]));
 	}
 	return b.n ? b.s : "0";
 }
@@ -170,9 +185,11 @@ field(Attend *t, const char *fmt, ...)
 
 /* A matrix operand: strides of the carried axes, and of its rows (queries or keys); features must be packed. */
 static void
-matrix_field(Attend *t, const char *name, Val v, const Access *x, bool by_key, const AxisList *features)
+matrix_field(Attend *t, const char *name, Val v, const Access *x, bool by_key,
+	     const AxisList *features)
 {
-	int64_t row = by_key ? joint_stride(t, v, x, &t->keys, "the keys") : query_stride(t, v, x);
+	int64_t row =
+	    by_key ? joint_stride(t, v, x, &t->keys, "the keys") : query_stride(t, v, x);
 	int64_t one = joint_stride(t, v, x, features, "the features"), n = 1;
 
 	for (int k = 0; k < features->n; k++) {
@@ -182,15 +199,17 @@ matrix_field(Attend *t, const char *name, Val v, const Access *x, bool by_key, c
 	}
 	if (n > 1 && one != 1) layout_error(t, "the features");
 	if (row < n) row = n; /* one row: any leading dimension does */
-	field(t, ".%s = {%s}, .%s_row = %s,", name, outer_strides(t, v, x), name, stride_text(t, x->base, row));
+	field(t, ".%s = {%s}, .%s_row = %s,", name, outer_strides(t, v, x), name,
+	      stride_text(t, x->base, row));
 }
 
 /* A mask or bias over any axes of the scores. */
 static void
 term_field(Attend *t, const char *name, Val v, const Access *x, const char *pointer)
 {
-	field(t, ".%s = %s, .%s_outer = {%s}, .%s_q = %s, .%s_k = %s,", name, pointer, name, outer_strides(t, v, x), name,
-	    stride_text(t, x->base, query_stride(t, v, x)), name, stride_text(t, x->base, joint_stride(t, v, x, &t->keys, "the keys")));
+	field(t, ".%s = %s, .%s_outer = {%s}, .%s_q = %s, .%s_k = %s,", name, pointer, name,
+	      outer_strides(t, v, x), name, stride_text(t, x->base, query_stride(t, v, x)),
+	      name, stride_text(t, x->base, joint_stride(t, v, x, &t->keys, "the keys")));
 }
 
 /* Draws of dropout: row-major over the query's axes, then what only k has, then keys, in whole extents. */
@@ -214,15 +233,19 @@ drop_fields(Attend *t, const char *site)
 		if (rows.a[j].i == t->query.i) by_query = place;
 		for (int o = 0; o < t->outer.n; o++)
 			if (t->outer.a[o].i == rows.a[j].i) by_outer[o] = place;
-		if (bc_extent(t->c, from, at) != m->axes[rows.a[j].i].extent) by_mb += place * bc_extent(t->c, from, at);
+		if (bc_extent(t->c, from, at) != m->axes[rows.a[j].i].extent)
+			by_mb += place * bc_extent(t->c, from, at);
 		place *= m->axes[rows.a[j].i].extent;
 	}
 	buf_init(&b, t->c->g->a);
 	for (int o = 0; o < t->outer.n; o++)
 		buf_printf(&b, "%s%" PRId64, o ? ", " : "", by_outer[o]);
-	field(t, ".key = %s.key, .step = run->step, .threshold = %s.threshold, .inv_keep = %s.inv_keep,", site, site, site);
-	field(t, ".drop_outer = {%s}, .drop_q = %" PRId64 ", .drop_base = %s,", b.n ? b.s : "0", by_query,
-	    by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, by_mb) : "0");
+	field(t,
+	      ".key = %s.key, .step = run->step, .threshold = %s.threshold, .inv_keep = "
+	      "%s.inv_keep,",
+	      site, site, site);
+	field(t, ".drop_outer = {%s}, .drop_q = %" PRId64 ", .drop_base = %s,", b.n ? b.s : "0",
+	      by_query, by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, by_mb) : "0");
 	t->c->uses_run = true;
 	if (by_mb) t->c->uses_mb = true;
 }
@@ -248,7 +271,8 @@ static const char *
 operand(Attend *t, Val v, Access *x)
 {
 	if (!bc_access(t->c, v, x)) {
-		cg_error(t->c->g, t->op->loc, "an operand of 'attention' has no place in memory");
+		cg_error(t->c->g, t->op->loc,
+			 "an operand of 'attention' has no place in memory");
 		return "NULL";
 	}
 	return bc_pointer(t->c, x);
@@ -256,7 +280,8 @@ operand(Attend *t, Val v, Access *x)
 
 /* Prints the descriptor; the caller closes the block it opens. */
 static void
-put_descriptor(Attend *t, const Access *q, const Access *k, const Access *v, const Access *o, const Access *lse)
+put_descriptor(Attend *t, const Access *q, const Access *k, const Access *v, const Access *o,
+	       const Access *lse)
 {
 	CgBody *c = t->c;
 	const char *site = c->drop[t->op - c->b->ops];
@@ -269,23 +294,32 @@ put_descriptor(Attend *t, const Access *q, const Access *k, const Access *v, con
 
 		buf_init(&b, c->g->a);
 		for (int j = 0; j < t->outer.n; j++)
-			buf_printf(&b, "%s%s", j ? ", " : "", cg_size(c->g, c->mesh, t->outer_types.ax[j]));
+			buf_printf(&b, "%s%s", j ? ", " : "",
+				   cg_size(c->g, c->mesh, t->outer_types.ax[j]));
 		field(t, ".nouter = %d, .extent = {%s},", t->outer.n, b.s);
 	}
 	field(t, ".sq = %s, .sk = %s, .d = %s, .dv = %s,",
-	    t->query.i ? cg_size(c->g, c->mesh, type_of(t, t->q)->ax[type_find(type_of(t, t->q), t->query)]) : "1",
-	    list_size(t, t->k, &t->keys), list_size(t, t->q, &t->feat), list_size(t, t->v, &t->values));
+	      t->query.i ? cg_size(c->g, c->mesh,
+				   type_of(t, t->q)->ax[type_find(type_of(t, t->q), t->query)])
+			 : "1",
+	      list_size(t, t->k, &t->keys), list_size(t, t->q, &t->feat),
+	      list_size(t, t->v, &t->values));
 	matrix_field(t, "q", t->q, q, false, &t->feat);
 	matrix_field(t, "k", t->k, k, true, &t->feat);
 	matrix_field(t, "v", t->v, v, true, &t->values);
 	matrix_field(t, "o", t->o, o, false, &t->values);
-	if (lse) field(t, ".lse = {%s}, .lse_row = %s,", outer_strides(t, t->lse, lse), stride_text(t, lse->base, query_stride(t, t->lse, lse)));
-	field(t, ".lo = %s, .hi = %s,", bound(t, AK_lo, "INT64_MIN"), bound(t, AK_hi, "INT64_MAX"));
-	field(t, ".scale = %s, .cap = %s,", literal(c->g, DT_f32, attr_num(t->op, AK_scale)), literal(c->g, DT_f32, attr_num(t->op, AK_cap)));
+	if (lse)
+		field(t, ".lse = {%s}, .lse_row = %s,", outer_strides(t, t->lse, lse),
+		      stride_text(t, lse->base, query_stride(t, t->lse, lse)));
+	field(t, ".lo = %s, .hi = %s,", bound(t, AK_lo, "INT64_MIN"),
+	      bound(t, AK_hi, "INT64_MAX"));
+	field(t, ".scale = %s, .cap = %s,", literal(c->g, DT_f32, attr_num(t->op, AK_scale)),
+	      literal(c->g, DT_f32, attr_num(t->op, AK_cap)));
 	if (t->mask.i) {
 		const char *p = operand(t, t->mask, &x);
 
-		term_field(t, "mask", t->mask, &x, cg_text(c->g->a, "(const unsigned char *)(%s)", p));
+		term_field(t, "mask", t->mask, &x,
+			   cg_text(c->g->a, "(const unsigned char *)(%s)", p));
 	}
 	if (t->bias.i) {
 		const char *p = operand(t, t->bias, &x);
@@ -308,7 +342,9 @@ plain(Attend *t, Val v)
 	const Sink *to = v.i ? bc_sink(t->c, v, 0) : NULL;
 
 	if (to && to->mode != STORE_set)
-		cg_error(t->c->g, t->op->loc, "a result of 'attention' is added to a buffer directly; the host target cannot do that yet");
+		cg_error(t->c->g, t->op->loc,
+			 "a result of 'attention' is added to a buffer directly; the host "
+			 "target cannot do that yet");
 	return to;
 }
 
@@ -316,7 +352,13 @@ void
 emit_attention(CgBody *c, uint32_t n)
 {
 	const Op *op = &c->b->ops[n];
-	Attend t = {.c = c, .op = op, .q = op->in[0], .k = op->in[1], .v = op->in[2], .o = op->out[0], .lse = op->out[1]};
+	Attend t = {.c = c,
+		    .op = op,
+		    .q = op->in[0],
+		    .k = op->in[1],
+		    .v = op->in[2],
+		    .o = op->out[0],
+		    .lse = op->out[1]};
 	Access q, k, v, o, lse;
 	const char *pq, *pk, *pv;
 	const Sink *to_o, *to_lse;
@@ -330,7 +372,8 @@ emit_attention(CgBody *c, uint32_t n)
 	if (t.lse.i) lse = contiguous(&t, t.lse);
 	put_descriptor(&t, &q, &k, &v, &o, to_lse ? &lse : NULL);
 	put_line(&c->text, c->depth + 1, "};");
-	put_line(&c->text, c->depth + 1, "gv_attention(&attention, %s, %s, %s, %s, %s);", pq, pk, pv, to_o->ptr, to_lse ? to_lse->ptr : "NULL");
+	put_line(&c->text, c->depth + 1, "gv_attention(&attention, %s, %s, %s, %s, %s);", pq,
+		 pk, pv, to_o->ptr, to_lse ? to_lse->ptr : "NULL");
 	bc_line(c, "}");
 	for (int j = 0; j < op->nout; j++)
 		if (op->out[j].i) bc_copy_rest(c, op->out[j]);
@@ -340,8 +383,18 @@ void
 emit_attention_grad(CgBody *c, uint32_t n)
 {
 	const Op *op = &c->b->ops[n];
-	Attend t = {.c = c, .op = op, .q = op->in[0], .k = op->in[1], .v = op->in[2], .o = op->in[3], .lse = op->in[4],
-	    .dout = op->in[5], .dq = op->out[0], .dk = op->out[1], .dv = op->out[2], .dbias = op->out[3]};
+	Attend t = {.c = c,
+		    .op = op,
+		    .q = op->in[0],
+		    .k = op->in[1],
+		    .v = op->in[2],
+		    .o = op->in[3],
+		    .lse = op->in[4],
+		    .dout = op->in[5],
+		    .dq = op->out[0],
+		    .dk = op->out[1],
+		    .dv = op->out[2],
+		    .dbias = op->out[3]};
 	Access q, k, v, o, lse, dout, x;
 	const char *pq, *pk, *pv, *po, *pl, *pd;
 	const Sink *to[4];
@@ -349,11 +402,14 @@ emit_attention_grad(CgBody *c, uint32_t n)
 	optional_operands(&t, 6);
 	if (!find_roles(&t)) return;
 	pq = operand(&t, t.q, &q), pk = operand(&t, t.k, &k), pv = operand(&t, t.v, &v);
-	po = operand(&t, t.o, &o), pl = operand(&t, t.lse, &lse), pd = operand(&t, t.dout, &dout);
+	po = operand(&t, t.o, &o), pl = operand(&t, t.lse, &lse),
+	pd = operand(&t, t.dout, &dout);
 	for (int j = 0; j < 4; j++)
 		to[j] = plain(&t, op->out[j]);
 	if (!c->g->failed && !(to[0] && to[1] && to[2]))
-		cg_error(c->g, op->loc, "only some gradients of 'attention' are wanted; the host target makes all three or none");
+		cg_error(c->g, op->loc,
+			 "only some gradients of 'attention' are wanted; the host target makes "
+			 "all three or none");
 	if (c->g->failed) return;
 	put_descriptor(&t, &q, &k, &v, &o, &lse);
 	field(&t, ".grad = &(const GvAttentionGrad){");
@@ -366,8 +422,10 @@ emit_attention_grad(CgBody *c, uint32_t n)
 	matrix_field(&t, "dv", t.dv, &x, true, &t.values);
 	field(&t, "},");
 	put_line(&c->text, c->depth + 1, "};");
-	put_line(&c->text, c->depth + 1, "gv_attention_grad(&attention, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", pq, pk, pv, po, pl, pd,
-	    to[0]->ptr, to[1]->ptr, to[2]->ptr, to[3] ? to[3]->ptr : "NULL");
+	put_line(&c->text, c->depth + 1,
+		 "gv_attention_grad(&attention, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", pq,
+		 pk, pv, po, pl, pd, to[0]->ptr, to[1]->ptr, to[2]->ptr,
+		 to[3] ? to[3]->ptr : "NULL");
 	bc_line(c, "}");
 	for (int j = 0; j < op->nout; j++)
 		if (op->out[j].i) bc_copy_rest(c, op->out[j]);

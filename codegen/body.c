@@ -54,7 +54,8 @@ buffer_of(CgBody *c, Val v)
 		const char *type = cg_ctype(d->type.dt);
 
 		x->declared = true;
-		put_line(&c->head, 1, "%s *const %s = (%s *)(scratch + %" PRId64 ");", type, x->ptr, type, d->offset);
+		put_line(&c->head, 1, "%s *const %s = (%s *)(scratch + %" PRId64 ");", type,
+			 x->ptr, type, d->offset);
 		c->uses_scratch = true;
 	}
 	if (d->space == SP_port && d->over.i && d->def && !x->declared && !is_out(c->b, v)) {
@@ -64,10 +65,12 @@ buffer_of(CgBody *c, Val v)
 		while (c->b->vals[root.i].over.i)
 			root = c->b->vals[root.i].over;
 		x->declared = true;
-		put_line(&c->head, 1, "%s *const %s = (%s *)%s;", type, x->ptr, type, buffer_of(c, root));
+		put_line(&c->head, 1, "%s *const %s = (%s *)%s;", type, x->ptr, type,
+			 buffer_of(c, root));
 	}
 	for (uint32_t p = 0; p < c->b->nports; p++)
-		if (c->port_param[p] && strcmp(c->port_param[p], x->ptr) == 0) c->port_used[p] = true;
+		if (c->port_param[p] && strcmp(c->port_param[p], x->ptr) == 0)
+			c->port_used[p] = true;
 	return x->ptr;
 }
 
@@ -99,8 +102,10 @@ bc_pointer(CgBody *c, const Access *x)
 
 	if (!x->offset) return p;
 	if (x->offset < 0)
-		return cg_text(c->g->a, "%s - %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), -x->offset));
-	return cg_text(c->g->a, "%s + %s", p, cg_stride(c->g, c->mesh, bc_type(c, x->base), x->offset));
+		return cg_text(c->g->a, "%s - %s", p,
+			       cg_stride(c->g, c->mesh, bc_type(c, x->base), -x->offset));
+	return cg_text(c->g->a, "%s + %s", p,
+		       cg_stride(c->g, c->mesh, bc_type(c, x->base), x->offset));
 }
 
 void
@@ -208,7 +213,8 @@ in_ports(CgBody *c)
 	for (uint32_t p = 0; p < b->nports; p++) {
 		const Port *port = &b->ports[p];
 		ValInfo *x = &c->val[port->v.i];
-		static const char *const scalars[] = {"run->lr", "run->scale", "run->c1", "run->c2"};
+		static const char *const scalars[] = {"run->lr", "run->scale", "run->c1",
+						      "run->c2"};
 
 		if (!port_is_in(port->kind)) continue;
 		if (port->kind == PORT_scalar) {
@@ -217,7 +223,8 @@ in_ports(CgBody *c)
 			c->scalar_port[port->v.i] = true;
 			continue;
 		}
-		x->name = scope_take(c->scope, name_str(c->g->m->names, b->vals[port->v.i].name));
+		x->name =
+		    scope_take(c->scope, name_str(c->g->m->names, b->vals[port->v.i].name));
 		x->ptr = x->name;
 		c->port_param[p] = x->name;
 	}
@@ -251,10 +258,14 @@ out_ports(CgBody *c)
 		}
 		s.ptr = x->name && !x->ptr && !x->nsinks ? x->name : scope_take(c->scope, name);
 		if (s.mode == STORE_flag)
-			s.flag = c->port_flag[p] = mode->own_flag ? scope_take(c->scope, cg_text(c->g->a, "add_%s", s.ptr)) : "add";
+			s.flag = c->port_flag[p] =
+			    mode->own_flag
+				? scope_take(c->scope, cg_text(c->g->a, "add_%s", s.ptr))
+				: "add";
 		c->port_param[p] = s.ptr;
 		if (!x->name) x->name = s.ptr;
-		if (s.mode == STORE_set && !x->ptr && b->vals[port->v.i].space == SP_port) x->ptr = s.ptr;
+		if (s.mode == STORE_set && !x->ptr && b->vals[port->v.i].space == SP_port)
+			x->ptr = s.ptr;
 		add_sink(c, port->v, s);
 	}
 }
@@ -273,11 +284,15 @@ name_values(CgBody *c)
 		if (x->name) continue;
 		if (d->space == SP_port && d->over.i && d->def && !is_out(b, (Val){v})) {
 			x->name = x->ptr = scope_take(c->scope, name);
-			add_sink(c, (Val){v}, (Sink){.ptr = x->ptr, .mode = STORE_set, .in_place = true});
+			add_sink(c, (Val){v},
+				 (Sink){.ptr = x->ptr, .mode = STORE_set, .in_place = true});
 		}
 		if (d->space == SP_scratch) {
 			x->name = x->ptr = scope_take(c->scope, name);
-			add_sink(c, (Val){v}, (Sink){.ptr = x->ptr, .mode = STORE_set, .in_place = d->over.i != 0});
+			add_sink(c, (Val){v},
+				 (Sink){.ptr = x->ptr,
+					.mode = STORE_set,
+					.in_place = d->over.i != 0});
 		}
 	}
 }
@@ -292,7 +307,9 @@ made_in_ports(CgBody *c)
 		Val v = b->vals[y].over;
 		ValInfo *x = &c->val[v.i];
 
-		if (!v.i || b->vals[v.i].space != SP_port || !b->vals[v.i].def || x->ptr || !c->val[y].ptr) continue;
+		if (!v.i || b->vals[v.i].space != SP_port || !b->vals[v.i].def || x->ptr ||
+		    !c->val[y].ptr)
+			continue;
 		x->name = x->ptr = c->val[y].ptr;
 		add_sink(c, v, (Sink){.ptr = x->ptr, .mode = STORE_set});
 	}
@@ -325,7 +342,8 @@ find_last(CgBody *c)
 			Access x = {.base = v};
 
 			if (b->vals[v.i].space == SP_alias) ir_access(c->g->m, b, v, &x);
-			if (x.base.i && c->val[x.base.i].last < k + 1) c->val[x.base.i].last = k + 1;
+			if (x.base.i && c->val[x.base.i].last < k + 1)
+				c->val[x.base.i].last = k + 1;
 		}
 }
 
@@ -339,11 +357,13 @@ put_dead(CgBody *c, uint32_t from, uint32_t to)
 		const ValDef *d = &b->vals[v];
 		bool taken = false;
 
-		if (d->space != SP_scratch || c->val[v].last <= from || c->val[v].last > to) continue;
+		if (d->space != SP_scratch || c->val[v].last <= from || c->val[v].last > to)
+			continue;
 		for (uint32_t w = 1; w < b->nvals && !taken; w++)
 			taken = b->vals[w].over.i == v;
 		if (!taken && c->val[v].declared)
-			bc_line(c, "GV_DEAD(%s, %" PRId64 ");", c->val[v].ptr, type_bytes(c->g->m, c->mesh, &d->type));
+			bc_line(c, "GV_DEAD(%s, %" PRId64 ");", c->val[v].ptr,
+				type_bytes(c->g->m, c->mesh, &d->type));
 	}
 }
 
@@ -420,8 +440,11 @@ param_decl(CgBody *c, uint32_t p)
 
 	if (!in) return cg_text(c->g->a, "%s *%s", type, c->port_param[p]);
 	for (uint32_t v = 1; v < c->b->nvals; v++)
-		if (c->b->vals[v].over.i == port->v.i) kept = false; /* something takes over its buffer */
-	if (c->b->kind == BK_U && (port->kind == PORT_weight || port->kind == PORT_m || port->kind == PORT_v)) kept = false;
+		if (c->b->vals[v].over.i == port->v.i)
+			kept = false; /* something takes over its buffer */
+	if (c->b->kind == BK_U &&
+	    (port->kind == PORT_weight || port->kind == PORT_m || port->kind == PORT_v))
+		kept = false;
 	if (kept) return cg_text(c->g->a, "const %s *restrict %s", type, c->port_param[p]);
 	return cg_text(c->g->a, "%s *%s", type, c->port_param[p]);
 }
@@ -443,7 +466,8 @@ put_function(CgBody *c)
 	for (uint32_t p = 0; p < c->b->nports; p++) {
 		if (!c->port_used[p]) continue;
 		PARAM("%s", param_decl(c, p));
-		if (c->port_flag[p] && g->modes[c->index][p].own_flag) PARAM("bool %s", c->port_flag[p]);
+		if (c->port_flag[p] && g->modes[c->index][p].own_flag)
+			PARAM("bool %s", c->port_flag[p]);
 	}
 	if (c->uses_scratch) PARAM("unsigned char *scratch");
 #undef PARAM
@@ -454,7 +478,8 @@ put_function(CgBody *c)
 	put_line(&g->bodies, 0, "%s", sig.s);
 	buf_puts(&g->bodies, "{\n");
 	if (c->head.n) buf_puts(&g->bodies, c->head.s);
-	if (c->text.n) buf_puts(&g->bodies, c->text.s + (c->head.n == 0 && c->text.s[0] == '\n'));
+	if (c->text.n)
+		buf_puts(&g->bodies, c->text.s + (c->head.n == 0 && c->text.s[0] == '\n'));
 	if (c->uses_scratch)
 		put_line(&g->bodies, 1, "GV_DEAD(scratch, %" PRId64 ");", c->b->scratch_bytes);
 	buf_puts(&g->bodies, "}\n");
@@ -473,16 +498,20 @@ put_drops(CgBody *c)
 
 		if (slot < 0 || !c->l || slot >= c->l->nrates) continue;
 		for (uint32_t n = 0; n < g->m->ninsts && !any; n++)
-			any = &g->m->types[g->m->insts[n].type] == c->l && g->m->insts[n].rates[slot] > 0;
+			any = &g->m->types[g->m->insts[n].type] == c->l &&
+			      g->m->insts[n].rates[slot] > 0;
 		if (!any) continue;
 		for (uint32_t j = 0; j < k && !c->drop[k]; j++)
 			if (c->drop[j] && attr_int(&c->b->ops[j], AK_rate) == slot &&
 			    attr_int(&c->b->ops[j], AK_key) == attr_int(op, AK_key))
 				c->drop[k] = c->drop[j];
 		if (c->drop[k]) continue;
-		c->drop[k] = scope_take(c->scope, cg_text(g->a, "drop_%s", val_str(g->m, c->b, op->out[0])));
-		put_line(&c->head, 1, "const GvDrop %s = gv_drop_site(run, %" PRId64 ", name, rate[%" PRId64 "]);",
-		    c->drop[k], attr_int(op, AK_key), slot);
+		c->drop[k] = scope_take(
+		    c->scope, cg_text(g->a, "drop_%s", val_str(g->m, c->b, op->out[0])));
+		put_line(&c->head, 1,
+			 "const GvDrop %s = gv_drop_site(run, %" PRId64 ", name, rate[%" PRId64
+			 "]);",
+			 c->drop[k], attr_int(op, AK_key), slot);
 		c->uses_run = c->uses_rng = true;
 	}
 }
@@ -502,7 +531,12 @@ cg_body(Cg *g, uint32_t body)
 	const Body *b = &g->m->bodies[body];
 	CgBody *c = &g->body[body];
 
-	*c = (CgBody){.g = g, .b = b, .index = body, .mesh = ir_mesh(g->m, b), .l = type_of_body(g->m, body), .depth = 1};
+	*c = (CgBody){.g = g,
+		      .b = b,
+		      .index = body,
+		      .mesh = ir_mesh(g->m, b),
+		      .l = type_of_body(g->m, body),
+		      .depth = 1};
 	c->scope = scope_new(g->a, g->file);
 	c->val = NEW_N(g->a, ValInfo, b->nvals);
 	c->port_param = NEW_N(g->a, const char *, b->nports);

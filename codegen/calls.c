@@ -30,9 +30,12 @@ element(CgBody *c, Val v, const Access *x, const Place *places, int nplaces)
 			if (places[j].a.i == t->ax[k].a.i) at = places[j].at;
 		if (s == 0 || bc_extent(c, t, k) == 1) continue;
 		buf_printf(&b, "%s%s", b.n ? (s < 0 ? " - " : " + ") : s < 0 ? "-" : "", at);
-		if (s != 1 && s != -1) buf_printf(&b, " * %s", cg_stride(c->g, c->mesh, base, s < 0 ? -s : s));
+		if (s != 1 && s != -1)
+			buf_printf(&b, " * %s", cg_stride(c->g, c->mesh, base, s < 0 ? -s : s));
 	}
-	if (x->offset || !b.n) buf_printf(&b, "%s%s", b.n ? " + " : "", cg_stride(c->g, c->mesh, base, x->offset));
+	if (x->offset || !b.n)
+		buf_printf(&b, "%s%s", b.n ? " + " : "",
+			   cg_stride(c->g, c->mesh, base, x->offset));
 	return cg_text(c->g->a, "%s[%s]", p, b.s);
 }
 
@@ -66,7 +69,8 @@ open_axes(CgBody *c, const Type *t, const AxisList *skip, int depth, bool parall
 	}
 	if (parallel && n && turns > 1) {
 		if (n > 1)
-			put_line(&c->text, 0, "#pragma omp parallel for collapse(%d) schedule(static)", n);
+			put_line(&c->text, 0,
+				 "#pragma omp parallel for collapse(%d) schedule(static)", n);
 		else
 			put_line(&c->text, 0, "#pragma omp parallel for schedule(static)");
 	}
@@ -74,7 +78,8 @@ open_axes(CgBody *c, const Type *t, const AxisList *skip, int depth, bool parall
 		const char *v = c->g->axis_var[t->ax[k].a.i];
 
 		if (skip && axes_has(skip, t->ax[k].a)) continue;
-		put_line(&c->text, depth + opened++, "for (int64_t %s = 0; %s < %s; %s++) {", v, v, cg_size(c->g, c->mesh, t->ax[k]), v);
+		put_line(&c->text, depth + opened++, "for (int64_t %s = 0; %s < %s; %s++) {", v,
+			 v, cg_size(c->g, c->mesh, t->ax[k]), v);
 	}
 	return opened;
 }
@@ -98,7 +103,8 @@ others(const Type *t, const AxisList *acted)
 
 /* Whether the axes of `list` (all of t's that count) collapse into one of stride *stride. */
 static bool
-collapses(CgBody *c, const Type *t, const int64_t *strides, const AxisList *list, int64_t *extent, int64_t *stride)
+collapses(CgBody *c, const Type *t, const int64_t *strides, const AxisList *list,
+	  int64_t *extent, int64_t *stride)
 {
 	*extent = 1;
 	*stride = 0;
@@ -131,7 +137,8 @@ count_of(CgBody *c, const Type *t, const AxisList *list)
 
 /* A value as rows of n contiguous elements `ld` apart, rows in the order of `rows`. */
 static bool
-is_rows(CgBody *c, Val v, const Access *x, const AxisList *rows, const AxisList *acted, int64_t *ld)
+is_rows(CgBody *c, Val v, const Access *x, const AxisList *rows, const AxisList *acted,
+	int64_t *ld)
 {
 	const Type *t = bc_type(c, v);
 	int64_t n, one, r;
@@ -148,7 +155,9 @@ is_per_row(CgBody *c, Val v, const Access *x, const AxisList *rows)
 {
 	int64_t r, stride;
 
-	return bc_type(c, v)->n == rows->n && collapses(c, bc_type(c, v), x->stride, rows, &r, &stride) && (r == 1 || stride == 1);
+	return bc_type(c, v)->n == rows->n &&
+	       collapses(c, bc_type(c, v), x->stride, rows, &r, &stride) &&
+	       (r == 1 || stride == 1);
 }
 
 static bool
@@ -164,7 +173,8 @@ operands(CgBody *c, const Op *op, Access *x)
 {
 	for (int k = 0; k < op->nin; k++)
 		if (!bc_access(c, op->in[k], &x[k])) {
-			cg_error(c->g, op->loc, "an operand of '%s' has no place in memory", op_info[op->code].text);
+			cg_error(c->g, op->loc, "an operand of '%s' has no place in memory",
+				 op_info[op->code].text);
 			return false;
 		}
 	return true;
@@ -179,8 +189,10 @@ plain(CgBody *c, const Op *op, int k)
 	if (!op->out[k].i) return NULL;
 	to = bc_sink(c, op->out[k], 0);
 	if (to && to->mode != STORE_set)
-		cg_error(c->g, op->loc, "a result of '%s' is added to a buffer directly; the host target cannot do that yet",
-		    op_info[op->code].text);
+		cg_error(c->g, op->loc,
+			 "a result of '%s' is added to a buffer directly; the host target "
+			 "cannot do that yet",
+			 op_info[op->code].text);
 	return to;
 }
 
@@ -208,7 +220,8 @@ store(CgBody *c, int depth, const Sink *to, const char *place, const char *x)
 
 /* Maximum and sum of exponentials over `acted` at the current row, as constants top and sum. */
 static void
-put_lse(CgBody *c, const Type *t, const char *x, const AxisList *rows, int depth, const char *top, const char *sum)
+put_lse(CgBody *c, const Type *t, const char *x, const AxisList *rows, int depth,
+	const char *top, const char *sum)
 {
 	int n;
 
@@ -234,19 +247,26 @@ emit_softmax(CgBody *c, uint32_t k)
 	const Sink *to;
 	int n;
 
-	if (!operands(c, op, &x) || !result_access(c, op->out[0], &y) || !(to = plain(c, op, 0))) return;
-	if (is_rows(c, op->in[0], &x, &rows, acted, &ldx) && is_rows(c, op->out[0], &y, &rows, acted, &ldy)) {
-		bc_line(c, "gv_softmax(%s, %s, %s, %s, %s, %s);", count_of(c, t, &rows), count_of(c, t, acted), bc_pointer(c, &x),
-		    cg_stride(c->g, c->mesh, bc_type(c, x.base), ldx), to->ptr, cg_stride(c->g, c->mesh, bc_type(c, op->out[0]), ldy));
+	if (!operands(c, op, &x) || !result_access(c, op->out[0], &y) ||
+	    !(to = plain(c, op, 0)))
+		return;
+	if (is_rows(c, op->in[0], &x, &rows, acted, &ldx) &&
+	    is_rows(c, op->out[0], &y, &rows, acted, &ldy)) {
+		bc_line(c, "gv_softmax(%s, %s, %s, %s, %s, %s);", count_of(c, t, &rows),
+			count_of(c, t, acted), bc_pointer(c, &x),
+			cg_stride(c->g, c->mesh, bc_type(c, x.base), ldx), to->ptr,
+			cg_stride(c->g, c->mesh, bc_type(c, op->out[0]), ldy));
 	} else {
-		const char *top = scope_take(c->scope, "top"), *sum = scope_take(c->scope, "sum");
+		const char *top = scope_take(c->scope, "top"),
+			   *sum = scope_take(c->scope, "sum");
 		const char *at = element(c, op->in[0], &x, NULL, 0);
 		int inner;
 
 		n = open_axes(c, t, acted, c->depth, true);
 		put_lse(c, t, at, &rows, c->depth + n, top, sum);
 		inner = open_axes(c, t, &rows, c->depth + n, false);
-		put_line(&c->text, c->depth + n + inner, "%s = gv_exp(%s - %s) / (real)%s;", target(c, op->out[0], to, NULL, 0), at, top, sum);
+		put_line(&c->text, c->depth + n + inner, "%s = gv_exp(%s - %s) / (real)%s;",
+			 target(c, op->out[0], to, NULL, 0), at, top, sum);
 		close_axes(c, c->depth, n + inner);
 	}
 	copy_results(c, op);
@@ -269,20 +289,26 @@ emit_cross_entropy(CgBody *c, uint32_t k)
 	if (c->g->failed) return;
 	result_access(c, op->out[0], &loss);
 	result_access(c, op->out[1], &lse);
-	if (is_rows(c, op->in[0], &x[0], &rows, &acted, &ld) && is_per_row(c, op->in[1], &x[1], &rows) && to[0] &&
-	    is_per_row(c, op->out[0], &loss, &rows) && (!to[1] || is_per_row(c, op->out[1], &lse, &rows))) {
-		bc_line(c, "gv_cross_entropy(%s, %s, %s, %s, %s, %s, %s);", count_of(c, t, &rows), count_of(c, t, &acted),
-		    bc_pointer(c, &x[0]), cg_stride(c->g, c->mesh, bc_type(c, x[0].base), ld), bc_pointer(c, &x[1]), to[0]->ptr,
-		    ptr_or_null(to[1]));
+	if (is_rows(c, op->in[0], &x[0], &rows, &acted, &ld) &&
+	    is_per_row(c, op->in[1], &x[1], &rows) && to[0] &&
+	    is_per_row(c, op->out[0], &loss, &rows) &&
+	    (!to[1] || is_per_row(c, op->out[1], &lse, &rows))) {
+		bc_line(c, "gv_cross_entropy(%s, %s, %s, %s, %s, %s, %s);",
+			count_of(c, t, &rows), count_of(c, t, &acted), bc_pointer(c, &x[0]),
+			cg_stride(c->g, c->mesh, bc_type(c, x[0].base), ld),
+			bc_pointer(c, &x[1]), to[0]->ptr, ptr_or_null(to[1]));
 	} else {
-		const char *top = scope_take(c->scope, "top"), *sum = scope_take(c->scope, "sum"), *l = scope_take(c->scope, "lse");
+		const char *top = scope_take(c->scope, "top"),
+			   *sum = scope_take(c->scope, "sum"), *l = scope_take(c->scope, "lse");
 		Place label = {acted.a[0], element(c, op->in[1], &x[1], NULL, 0)};
 		int n = open_axes(c, t, &acted, c->depth, true), d = c->depth + n;
 
 		put_lse(c, t, element(c, op->in[0], &x[0], NULL, 0), &rows, d, top, sum);
 		put_line(&c->text, d, "const real %s = %s + (real)log(%s);", l, top, sum);
 		if (to[0])
-			store(c, d, to[0], target(c, op->out[0], to[0], NULL, 0), cg_text(c->g->a, "%s - %s", l, element(c, op->in[0], &x[0], &label, 1)));
+			store(c, d, to[0], target(c, op->out[0], to[0], NULL, 0),
+			      cg_text(c->g->a, "%s - %s", l,
+				      element(c, op->in[0], &x[0], &label, 1)));
 		if (to[1]) store(c, d, to[1], target(c, op->out[1], to[1], NULL, 0), l);
 		close_axes(c, c->depth, n);
 	}
@@ -300,7 +326,8 @@ emit_topk(CgBody *c, uint32_t k)
 	AxisList acted = {.n = 1, .a = {axis}}, rows;
 	const Type *t = bc_type(c, op->in[0]), *out = bc_type(c, op->out[op->out[0].i ? 0 : 1]);
 	const char *a = c->g->axis_var[axis.i], *j = c->g->axis_var[to_axis.i];
-	const char *best = scope_take(c->scope, "best"), *which = scope_take(c->scope, "which"), *x = scope_take(c->scope, "x");
+	const char *best = scope_take(c->scope, "best"), *which = scope_take(c->scope, "which"),
+		   *x = scope_take(c->scope, "x");
 	const char *kept, *at = scope_take(c->scope, "at");
 	const Sink *to[2];
 	Access in;
@@ -313,8 +340,9 @@ emit_topk(CgBody *c, uint32_t k)
 	rows = others(t, &acted);
 	kept = cg_size(c->g, c->mesh, out->ax[type_find(out, to_axis)]);
 	if (bc_extent(c, out, type_find(out, to_axis)) > ROW_BUFFER_MAX) {
-		cg_error(c->g, op->loc, "'topk' keeps %" PRId64 " entries a row; at most %d can be", bc_extent(c, out, type_find(out, to_axis)),
-		    ROW_BUFFER_MAX);
+		cg_error(c->g, op->loc,
+			 "'topk' keeps %" PRId64 " entries a row; at most %d can be",
+			 bc_extent(c, out, type_find(out, to_axis)), ROW_BUFFER_MAX);
 		return;
 	}
 	n = open_axes(c, t, &acted, c->depth, true);
@@ -323,9 +351,11 @@ emit_topk(CgBody *c, uint32_t k)
 	put_line(&c->text, d, "%s %s[%s];", cg_ctype(t->dt), best, kept);
 	put_line(&c->text, d, "int32_t %s[%s];", which, kept);
 	open_axes(c, t, &rows, d, false);
-	put_line(&c->text, d + 1, "const %s %s = %s;", cg_ctype(t->dt), x, element(c, op->in[0], &in, NULL, 0));
+	put_line(&c->text, d + 1, "const %s %s = %s;", cg_ctype(t->dt), x,
+		 element(c, op->in[0], &in, NULL, 0));
 	put_line(&c->text, d + 1, "int64_t %s = %s < %s ? %s : %s;", at, a, kept, a, kept);
-	put_line(&c->text, d + 1, "for (; %s > 0 && %s > %s[%s - 1]; %s--) {", at, x, best, at, at);
+	put_line(&c->text, d + 1, "for (; %s > 0 && %s > %s[%s - 1]; %s--) {", at, x, best, at,
+		 at);
 	put_line(&c->text, d + 2, "if (%s == %s) continue;", at, kept);
 	put_line(&c->text, d + 2, "%s[%s] = %s[%s - 1];", best, at, best, at);
 	put_line(&c->text, d + 2, "%s[%s] = %s[%s - 1];", which, at, which, at);
@@ -336,7 +366,9 @@ emit_topk(CgBody *c, uint32_t k)
 	put_line(&c->text, d, "}");
 	put_line(&c->text, d, "for (int64_t %s = 0; %s < %s; %s++) {", j, j, kept, j);
 	for (int r = 0; r < 2; r++)
-		if (to[r]) store(c, d + 1, to[r], target(c, op->out[r], to[r], NULL, 0), cg_text(c->g->a, "%s[%s]", r ? which : best, j));
+		if (to[r])
+			store(c, d + 1, to[r], target(c, op->out[r], to[r], NULL, 0),
+			      cg_text(c->g->a, "%s[%s]", r ? which : best, j));
 	put_line(&c->text, d, "}");
 	close_axes(c, c->depth, n ? n : 1);
 	copy_results(c, op);
@@ -347,7 +379,9 @@ emit_topk(CgBody *c, uint32_t k)
 static void
 put_zero(CgBody *c, Val v, const Sink *to)
 {
-	const char *bytes = cg_text(c->g->a, "(size_t)%s * sizeof(%s)", cg_count(c->g, c->mesh, bc_type(c, v)), cg_ctype(bc_type(c, v)->dt));
+	const char *bytes =
+	    cg_text(c->g->a, "(size_t)%s * sizeof(%s)", cg_count(c->g, c->mesh, bc_type(c, v)),
+		    cg_ctype(bc_type(c, v)->dt));
 
 	if (to->mode == STORE_set)
 		bc_line(c, "memset(%s, 0, %s);", to->ptr, bytes);
@@ -360,7 +394,8 @@ static bool
 scatter_rows(CgBody *c, const Op *op, const Access *x, const Sink *to)
 {
 	const AxisList *axes = attr_axes(op, AK_axes);
-	const Type *dy = bc_type(c, op->in[0]), *out = bc_type(c, op->out[0]), *index = bc_type(c, op->in[1]);
+	const Type *dy = bc_type(c, op->in[0]), *out = bc_type(c, op->out[0]),
+		   *index = bc_type(c, op->in[1]);
 	AxisList rows = axes_of(index), cols;
 	Access y;
 	int64_t ldx, ldy;
@@ -371,11 +406,14 @@ scatter_rows(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	cols = others(out, axes);
 	if (cols.n == 0 || dy->n != rows.n + cols.n) return false;
 	result_access(c, op->out[0], &y);
-	if (!is_rows(c, op->in[0], &x[0], &rows, &cols, &ldx) || !is_rows(c, op->out[0], &y, axes, &cols, &ldy)) return false;
+	if (!is_rows(c, op->in[0], &x[0], &rows, &cols, &ldx) ||
+	    !is_rows(c, op->out[0], &y, axes, &cols, &ldy))
+		return false;
 	if (!is_per_row(c, op->in[1], &x[1], &rows)) return false;
-	bc_line(c, "gv_scatter_rows(%s, %s, %s, %s, %s, %s, %s);", count_of(c, index, &rows), count_of(c, out, &cols), to->ptr,
-	    cg_stride(c->g, c->mesh, out, ldy), bc_pointer(c, &x[1]), bc_pointer(c, &x[0]),
-	    cg_stride(c->g, c->mesh, bc_type(c, x[0].base), ldx));
+	bc_line(c, "gv_scatter_rows(%s, %s, %s, %s, %s, %s, %s);", count_of(c, index, &rows),
+		count_of(c, out, &cols), to->ptr, cg_stride(c->g, c->mesh, out, ldy),
+		bc_pointer(c, &x[1]), bc_pointer(c, &x[0]),
+		cg_stride(c->g, c->mesh, bc_type(c, x[0].base), ldx));
 	return true;
 }
 
@@ -390,17 +428,21 @@ scatter_plain(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	int n = 0, outer = 0;
 
 	for (int k = 0; k < dy->n; k++)
-		if (type_find(out, dy->ax[k].a) >= 0 && !axes_has(axes, dy->ax[k].a)) axes_add(&apart, dy->ax[k].a);
+		if (type_find(out, dy->ax[k].a) >= 0 && !axes_has(axes, dy->ax[k].a))
+			axes_add(&apart, dy->ax[k].a);
 	for (int k = 0; k < axes->n; k++)
-		places[k] = (Place){axes->a[k], cg_text(c->g->a, "(int64_t)%s", element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
+		places[k] =
+		    (Place){axes->a[k], cg_text(c->g->a, "(int64_t)%s",
+						element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
 	if (apart.n) {
 		AxisList rest = others(dy, &apart);
 
 		outer = open_axes(c, dy, &rest, c->depth, true);
 	}
 	n = open_axes(c, dy, &apart, c->depth + outer, false);
-	put_line(&c->text, c->depth + outer + n, "%s += %s;", target(c, op->out[0], to, places, axes->n),
-	    element(c, op->in[0], &x[0], NULL, 0));
+	put_line(&c->text, c->depth + outer + n, "%s += %s;",
+		 target(c, op->out[0], to, places, axes->n),
+		 element(c, op->in[0], &x[0], NULL, 0));
 	close_axes(c, c->depth, outer + n);
 }
 
@@ -433,7 +475,8 @@ scalar(CgBody *c, Val v)
 	if (val_op(c->b, v) && val_op(c->b, v)->code == OP_const)
 		return literal(c->g, DT_f64, attr_num(val_op(c->b, v), AK_value));
 	if (!bc_access(c, v, &x)) ICE("a scalar of the optimizer has no place in memory");
-	return cg_text(c->g->a, "%s[%" PRId64 "]", bc_pointer(c, &(Access){.base = x.base}), x.offset);
+	return cg_text(c->g->a, "%s[%" PRId64 "]", bc_pointer(c, &(Access){.base = x.base}),
+		       x.offset);
 }
 
 void
@@ -446,8 +489,10 @@ emit_sumsq(CgBody *c, uint32_t k)
 	if (!operands(c, op, &x)) return;
 	for (uint32_t turn = 0; (to = bc_sink(c, op->out[0], turn)); turn++) {
 		if (!to->ptr) c->uses_run = true;
-		bc_line(c, "%s %s gv_sumsq(%s, %s);", to->ptr ? cg_text(c->g->a, "*%s", to->ptr) : "run->sumsq", to->mode == STORE_add ? "+=" : "=",
-		    bc_pointer(c, &x), cg_count(c->g, c->mesh, bc_type(c, op->in[0])));
+		bc_line(c, "%s %s gv_sumsq(%s, %s);",
+			to->ptr ? cg_text(c->g->a, "*%s", to->ptr) : "run->sumsq",
+			to->mode == STORE_add ? "+=" : "=", bc_pointer(c, &x),
+			cg_count(c->g, c->mesh, bc_type(c, op->in[0])));
 	}
 	copy_results(c, op);
 }
@@ -467,12 +512,17 @@ emit_adamw(CgBody *c, uint32_t k)
 	Access x[8];
 
 	for (int j = 0; j < 4; j++)
-		if (!bc_access(c, op->in[j], &x[j])) ICE("the optimizer's state has no place in memory");
-	bc_line(c, "gv_adamw(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", bc_pointer(c, &x[0]), bc_pointer(c, &x[1]),
-	    bc_pointer(c, &x[2]), bc_pointer(c, &x[3]), cg_count(c->g, c->mesh, bc_type(c, op->in[0])),
-	    times(g, scalar(c, op->in[4]), attr_num(op, AK_lr)), scalar(c, op->in[5]), scalar(c, op->in[6]), scalar(c, op->in[7]),
-	    literal(g, DT_f64, attr_num(op, AK_beta1)), literal(g, DT_f64, attr_num(op, AK_beta2)),
-	    literal(g, DT_f64, attr_num(op, AK_eps)), literal(g, DT_f64, attr_num(op, AK_decay)));
+		if (!bc_access(c, op->in[j], &x[j]))
+			ICE("the optimizer's state has no place in memory");
+	bc_line(c, "gv_adamw(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
+		bc_pointer(c, &x[0]), bc_pointer(c, &x[1]), bc_pointer(c, &x[2]),
+		bc_pointer(c, &x[3]), cg_count(c->g, c->mesh, bc_type(c, op->in[0])),
+		times(g, scalar(c, op->in[4]), attr_num(op, AK_lr)), scalar(c, op->in[5]),
+		scalar(c, op->in[6]), scalar(c, op->in[7]),
+		literal(g, DT_f64, attr_num(op, AK_beta1)),
+		literal(g, DT_f64, attr_num(op, AK_beta2)),
+		literal(g, DT_f64, attr_num(op, AK_eps)),
+		literal(g, DT_f64, attr_num(op, AK_decay)));
 }
 
 void
@@ -483,10 +533,14 @@ emit_sgd(CgBody *c, uint32_t k)
 	Access x[3];
 
 	for (int j = 0; j < 3; j++)
-		if (!bc_access(c, op->in[j], &x[j])) ICE("the optimizer's state has no place in memory");
-	bc_line(c, "gv_sgd(%s, %s, %s, %s, %s, %s, %s, %s);", bc_pointer(c, &x[0]), bc_pointer(c, &x[1]), bc_pointer(c, &x[2]),
-	    cg_count(c->g, c->mesh, bc_type(c, op->in[0])), times(g, scalar(c, op->in[3]), attr_num(op, AK_lr)), scalar(c, op->in[4]),
-	    literal(g, DT_f64, attr_num(op, AK_momentum)), literal(g, DT_f64, attr_num(op, AK_decay)));
+		if (!bc_access(c, op->in[j], &x[j]))
+			ICE("the optimizer's state has no place in memory");
+	bc_line(c, "gv_sgd(%s, %s, %s, %s, %s, %s, %s, %s);", bc_pointer(c, &x[0]),
+		bc_pointer(c, &x[1]), bc_pointer(c, &x[2]),
+		cg_count(c->g, c->mesh, bc_type(c, op->in[0])),
+		times(g, scalar(c, op->in[3]), attr_num(op, AK_lr)), scalar(c, op->in[4]),
+		literal(g, DT_f64, attr_num(op, AK_momentum)),
+		literal(g, DT_f64, attr_num(op, AK_decay)));
 }
 
 /* ---- the table of the host target ---- */
@@ -502,70 +556,71 @@ emit_refused(CgBody *c, uint32_t k)
 {
 	const Op *op = &c->b->ops[k];
 
-	cg_error(c->g, op->loc, "the host target cannot print '%s' yet", op_info[op->code].text);
+	cg_error(c->g, op->loc, "the host target cannot print '%s' yet",
+		 op_info[op->code].text);
 }
 
 /* One line an op; a missing one does not compile. */
-#define emit_host_const emit_alone
-#define emit_host_pos emit_alone
-#define emit_host_neg emit_alone
-#define emit_host_exp emit_alone
-#define emit_host_log emit_alone
-#define emit_host_sqrt emit_alone
-#define emit_host_sin emit_alone
-#define emit_host_cos emit_alone
-#define emit_host_tanh emit_alone
-#define emit_host_erf emit_alone
-#define emit_host_sigmoid emit_alone
-#define emit_host_relu emit_alone
-#define emit_host_abs emit_alone
-#define emit_host_not emit_alone
-#define emit_host_cast emit_alone
-#define emit_host_stop emit_alone
-#define emit_host_copy emit_alone
-#define emit_host_broadcast emit_alone
-#define emit_host_add emit_alone
-#define emit_host_sub emit_alone
-#define emit_host_mul emit_alone
-#define emit_host_div emit_alone
-#define emit_host_floordiv emit_alone
-#define emit_host_mod emit_alone
-#define emit_host_pow emit_alone
-#define emit_host_min emit_alone
-#define emit_host_max emit_alone
-#define emit_host_lt emit_alone
-#define emit_host_le emit_alone
-#define emit_host_eq emit_alone
-#define emit_host_ne emit_alone
-#define emit_host_and emit_alone
-#define emit_host_or emit_alone
-#define emit_host_where emit_alone
-#define emit_host_dropout emit_alone
-#define emit_host_view emit_alone
-#define emit_host_slice emit_alone
-#define emit_host_unslice emit_alone
-#define emit_host_roll emit_alone
-#define emit_host_concat emit_alone
-#define emit_host_gather emit_alone
-#define emit_host_scatter_add emit_scatter
-#define emit_host_sum emit_alone
-#define emit_host_rmax emit_alone
-#define emit_host_rmin emit_alone
-#define emit_host_dot emit_dot
-#define emit_host_softmax emit_softmax
-#define emit_host_normalize emit_refused /* gone since level graph */
-#define emit_host_moments emit_alone
-#define emit_host_topk emit_topk
-#define emit_host_cross_entropy emit_cross_entropy
-#define emit_host_attention emit_attention
+#define emit_host_const          emit_alone
+#define emit_host_pos            emit_alone
+#define emit_host_neg            emit_alone
+#define emit_host_exp            emit_alone
+#define emit_host_log            emit_alone
+#define emit_host_sqrt           emit_alone
+#define emit_host_sin            emit_alone
+#define emit_host_cos            emit_alone
+#define emit_host_tanh           emit_alone
+#define emit_host_erf            emit_alone
+#define emit_host_sigmoid        emit_alone
+#define emit_host_relu           emit_alone
+#define emit_host_abs            emit_alone
+#define emit_host_not            emit_alone
+#define emit_host_cast           emit_alone
+#define emit_host_stop           emit_alone
+#define emit_host_copy           emit_alone
+#define emit_host_broadcast      emit_alone
+#define emit_host_add            emit_alone
+#define emit_host_sub            emit_alone
+#define emit_host_mul            emit_alone
+#define emit_host_div            emit_alone
+#define emit_host_floordiv       emit_alone
+#define emit_host_mod            emit_alone
+#define emit_host_pow            emit_alone
+#define emit_host_min            emit_alone
+#define emit_host_max            emit_alone
+#define emit_host_lt             emit_alone
+#define emit_host_le             emit_alone
+#define emit_host_eq             emit_alone
+#define emit_host_ne             emit_alone
+#define emit_host_and            emit_alone
+#define emit_host_or             emit_alone
+#define emit_host_where          emit_alone
+#define emit_host_dropout        emit_alone
+#define emit_host_view           emit_alone
+#define emit_host_slice          emit_alone
+#define emit_host_unslice        emit_alone
+#define emit_host_roll           emit_alone
+#define emit_host_concat         emit_alone
+#define emit_host_gather         emit_alone
+#define emit_host_scatter_add    emit_scatter
+#define emit_host_sum            emit_alone
+#define emit_host_rmax           emit_alone
+#define emit_host_rmin           emit_alone
+#define emit_host_dot            emit_dot
+#define emit_host_softmax        emit_softmax
+#define emit_host_normalize      emit_refused /* gone since level graph */
+#define emit_host_moments        emit_alone
+#define emit_host_topk           emit_topk
+#define emit_host_cross_entropy  emit_cross_entropy
+#define emit_host_attention      emit_attention
 #define emit_host_attention_grad emit_attention_grad
-#define emit_host_sumsq emit_sumsq
-#define emit_host_adamw emit_adamw
-#define emit_host_sgd emit_sgd
-#define emit_host_all_reduce emit_refused /* one rank */
-#define emit_host_all_gather emit_refused
+#define emit_host_sumsq          emit_sumsq
+#define emit_host_adamw          emit_adamw
+#define emit_host_sgd            emit_sgd
+#define emit_host_all_reduce     emit_refused /* one rank */
+#define emit_host_all_gather     emit_refused
 #define emit_host_reduce_scatter emit_refused
-#define emit_host_all_to_all emit_refused
+#define emit_host_all_to_all     emit_refused
 
 EmitOp *const emit_host[OP_COUNT] = {
 #define OP(code, ...) [OP_##code] = emit_host_##code,

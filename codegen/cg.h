@@ -14,7 +14,8 @@ enum {
 };
 
 /* ==== names.c ==== */
-typedef struct Scope Scope; /* a set of taken identifiers; a name taken in a parent is taken here */
+typedef struct Scope
+    Scope; /* a set of taken identifiers; a name taken in a parent is taken here */
 
 Scope *scope_new(Arena *a, const Scope *parent);
 /* A C identifier that reads like `text`, not taken before in this scope or above; kept. */
@@ -72,20 +73,22 @@ typedef struct Cg {
 	Scope *file;
 	Size *sizes;
 	uint32_t nsizes, csizes;
-	const char **axis_var;    /* [naxes] loop variable of an axis */
-	const char **type_name;   /* [ntypes] */
-	const char **body_name;   /* [nbodies] the C function; NULL: not emitted */
-	PortMode **modes;         /* [nbodies][nports] */
-	bool **late;              /* [ninsts * BK_COUNT][nports] another call added to that gradient before */
-	uint8_t **prepare;        /* [ninsts * BK_COUNT][nports] PREPARE_: what the port's cotangent needs before the call */
-	bool *called;             /* [nbodies] */
-	bool *wraps_i, *wraps_mb; /* [nbodies] what the function around a body is passed */
+	const char **axis_var;  /* [naxes] loop variable of an axis */
+	const char **type_name; /* [ntypes] */
+	const char **body_name; /* [nbodies] the C function; NULL: not emitted */
+	PortMode **modes;       /* [nbodies][nports] */
+	bool *
+	    *late; /* [ninsts * BK_COUNT][nports] another call added to that gradient before */
+	uint8_t **
+	    prepare; /* [ninsts * BK_COUNT][nports] PREPARE_: what the port's cotangent needs before the call */
+	bool *called;              /* [nbodies] */
+	bool *wraps_i, *wraps_mb;  /* [nbodies] what the function around a body is passed */
 	const char **wrapper_name; /* [nbodies] */
-	const char **rates_name;  /* [ntypes] the table of dropout rates; NULL: none yet */
-	uint32_t *ordinal;        /* [ninsts] number of the instance within its type */
-	uint32_t *type_insts;     /* [ntypes] */
-	uint32_t **insts_of;      /* [ntypes][type_insts] */
-	Call *calls;              /* the schedule of one microbatch, then what comes once a step */
+	const char **rates_name;   /* [ntypes] the table of dropout rates; NULL: none yet */
+	uint32_t *ordinal;         /* [ninsts] number of the instance within its type */
+	uint32_t *type_insts;      /* [ntypes] */
+	uint32_t **insts_of;       /* [ntypes][type_insts] */
+	Call *calls; /* the schedule of one microbatch, then what comes once a step */
 	uint32_t ncalls, ccalls;
 	struct CgBody *body; /* [nbodies] what became of each */
 	Buf bodies, tables, actions;
@@ -101,7 +104,7 @@ const char *cg_ctype(DType dt); /* "real", "double", "int32_t", "bool" */
 void cg_error(Cg *g, Loc at, const char *fmt, ...) GV_PRINTF(3, 4);
 
 /* ==== one body ==== */
-typedef struct Sink { /* one place a value is stored */
+typedef struct Sink {    /* one place a value is stored */
 	const char *ptr; /* NULL: run->sumsq */
 	StoreMode mode;
 	const char *flag; /* STORE_flag */
@@ -125,8 +128,8 @@ struct CgBody {
 	const Mesh *mesh;
 	const LayerType *l; /* NULL: the const body */
 	Scope *scope;
-	ValInfo *val;     /* [nvals] */
-	bool *scalar_port; /* [nvals] a field of `run` */
+	ValInfo *val;            /* [nvals] */
+	bool *scalar_port;       /* [nvals] a field of `run` */
 	const char **port_param; /* [nports]; NULL: not a parameter */
 	const char **port_flag;  /* [nports]; NULL */
 	bool *port_used;         /* [nports] parameters of the C function */
@@ -174,12 +177,22 @@ void emit_copy(CgBody *c, Val v, const Sink *to);
 
 /* ==== contract.c, calls.c: one op alone ==== */
 typedef void EmitOp(CgBody *c, uint32_t op);
-EmitOp emit_dot, emit_attention, emit_attention_grad, emit_cross_entropy, emit_softmax, emit_topk, emit_scatter,
-    emit_sumsq, emit_adamw, emit_sgd, emit_alone, emit_refused;
+EmitOp emit_dot, emit_attention, emit_attention_grad, emit_cross_entropy, emit_softmax,
+    emit_topk, emit_scatter, emit_sumsq, emit_adamw, emit_sgd, emit_alone, emit_refused;
 extern EmitOp *const emit_host[OP_COUNT]; /* calls.c; filled from ops.def */
 
 /* ==== address.c: where things of an instance are ==== */
-typedef enum Section { IN_none, IN_param, IN_grad, IN_m, IN_v, IN_consts, IN_slot, IN_cots, IN_carry } Section;
+typedef enum Section {
+	IN_none,
+	IN_param,
+	IN_grad,
+	IN_m,
+	IN_v,
+	IN_consts,
+	IN_slot,
+	IN_cots,
+	IN_carry
+} Section;
 
 typedef struct Where { /* bytes in a section; of the current slot for IN_slot */
 	Section in;
@@ -194,14 +207,16 @@ uint32_t cot_index(const Cg *g, Ref r);
 /* Bytes in a slot of what F of an instance gives cross_entropy, its type and mesh; -1: there is none. */
 int64_t where_logits(const Cg *g, const Type **type, const Mesh **mesh);
 /* An address as an argument: ordinals 0..n of a type, `where` of each. *varies: it depends on `i`. */
-const char *address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const char *hint, bool *varies);
+const char *address_text(Cg *g, const char *ctype, const Where *where, uint32_t n,
+			 const char *hint, bool *varies);
 
 /* ==== seq.c: a number per instance as an expression ==== */
 /* values[0..n) as a C expression of `i`: a constant, base + i * stride, one with alternating parts, or with an odd one
  * out at an end; else a static table in g->tables named after `hint`. *varies: it depends on i. */
 const char *seq_expr(Cg *g, const int64_t *values, uint32_t n, const char *hint, bool *varies);
 /* The same for conditions. */
-const char *seq_condition(Cg *g, const bool *values, uint32_t n, const char *hint, bool *varies);
+const char *seq_condition(Cg *g, const bool *values, uint32_t n, const char *hint,
+			  bool *varies);
 
 /* ==== schedule.c, host.c, params.c ==== */
 void cg_schedule(Cg *g); /* calls, modes of ports */

@@ -10,9 +10,10 @@
 #include "ir/ir.h"
 
 typedef struct CgOptions {
-	const char *dir;         /* where to emit; made if it is not there */
-	const char *runtime_dir; /* the runtime's sources; the one path in the output, as a variable of the Makefile */
-	const char *cc;          /* default compiler of the Makefile; NULL: gcc */
+	const char *dir; /* where to emit; made if it is not there */
+	const char *
+	    runtime_dir; /* the runtime's sources; the one path in the output, as a variable of the Makefile */
+	const char *cc; /* default compiler of the Makefile; NULL: gcc */
 } CgOptions;
 
 /* Emits DIR/Makefile, DIR/src/stage_0.c and DIR/src/manifest. Files of an earlier emission go, by its manifest; a

@@ -57,7 +57,8 @@ classify(Dot *d)
 			Group *g = &d->group[d->ngroups];
 
 			if (pass && type_find(d->tout, a) >= 0) continue;
-			*g = (Group){.use = {t->ax[k]}, .nuse = 1, .extent = bc_extent(d->c, t, k)};
+			*g = (Group){
+			    .use = {t->ax[k]}, .nuse = 1, .extent = bc_extent(d->c, t, k)};
 			g->kind = pass ? K_k : in_x && in_y ? K_batch : in_x ? K_m : K_n;
 			g->x = stride_along(d->tx, d->x.stride, a);
 			g->y = stride_along(d->ty, d->y.stride, a);
@@ -73,7 +74,8 @@ collapse(Dot *d)
 	for (int k = 0; k + 1 < d->ngroups;) {
 		Group *a = &d->group[k], *b = a + 1;
 
-		if (a->kind != b->kind || a->x != b->x * b->extent || a->y != b->y * b->extent || a->out != b->out * b->extent) {
+		if (a->kind != b->kind || a->x != b->x * b->extent ||
+		    a->y != b->y * b->extent || a->out != b->out * b->extent) {
 			k++;
 			continue;
 		}
@@ -90,7 +92,8 @@ collapse(Dot *d)
 
 /* A matrix [rows cols] with these strides as BLAS takes it: transposed or not, and its leading dimension. */
 static bool
-as_matrix(int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, bool *t, int64_t *ld)
+as_matrix(int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, bool *t,
+	  int64_t *ld)
 {
 	if (cols == 1) col_stride = 1;
 	if (col_stride == 1 && (rows == 1 || row_stride >= cols)) {
@@ -122,11 +125,13 @@ static bool
 try(const Dot *d, int m, int n, int k, Call3 *c)
 {
 	static const Group none = {.extent = 1};
-	const Group *gm = m < 0 ? &none : &d->group[m], *gn = n < 0 ? &none : &d->group[n], *gk = k < 0 ? &none : &d->group[k];
+	const Group *gm = m < 0 ? &none : &d->group[m], *gn = n < 0 ? &none : &d->group[n],
+		    *gk = k < 0 ? &none : &d->group[k];
 
 	c->m = gm->extent, c->n = gn->extent, c->k = gk->extent;
 	if (c->m > INT32_MAX || c->n > INT32_MAX || c->k > INT32_MAX) return false;
-	return as_matrix(c->m, c->k, gm->x, gk->x, &c->ta, &c->lda) && as_matrix(c->k, c->n, gk->y, gn->y, &c->tb, &c->ldb) &&
+	return as_matrix(c->m, c->k, gm->x, gk->x, &c->ta, &c->lda) &&
+	       as_matrix(c->k, c->n, gk->y, gn->y, &c->tb, &c->ldb) &&
 	       as_matrix(c->m, c->n, gm->out, gn->out, &c->tc, &c->ldc);
 }
 
@@ -140,10 +145,15 @@ choose(Dot *d, Call3 *best)
 		for (int n = -1; n < d->ngroups; n++)
 			for (int k = -1; k < d->ngroups; k++) {
 				Call3 c;
-				int64_t work = extent_of(d, m) * extent_of(d, n) * extent_of(d, k);
+				int64_t work =
+				    extent_of(d, m) * extent_of(d, n) * extent_of(d, k);
 
-				if ((m >= 0 && d->group[m].kind != K_m) || (n >= 0 && d->group[n].kind != K_n)) continue;
-				if ((k >= 0 && d->group[k].kind != K_k) || work <= most || !try(d, m, n, k, &c)) continue;
+				if ((m >= 0 && d->group[m].kind != K_m) ||
+				    (n >= 0 && d->group[n].kind != K_n))
+					continue;
+				if ((k >= 0 && d->group[k].kind != K_k) || work <= most ||
+				    !try(d, m, n, k, &c))
+					continue;
 				most = work;
 				d->m = m, d->n = n, d->k = k;
 				*best = c;
@@ -183,7 +193,8 @@ place(const Dot *d, const char *p, Val base, int which)
 
 		if (!g->var || s == 0) continue;
 		buf_printf(&b, " %c %s", s < 0 ? '-' : '+', g->var);
-		if (s != 1 && s != -1) buf_printf(&b, " * %s", stride_text(d, base, s < 0 ? -s : s));
+		if (s != 1 && s != -1)
+			buf_printf(&b, " * %s", stride_text(d, base, s < 0 ? -s : s));
 	}
 	return b.s;
 }
@@ -233,7 +244,9 @@ open_loops(Dot *d, bool call)
 	}
 	if (outer && turns >= (call ? 16 : 64)) {
 		if (outer > 1)
-			put_line(&c->text, 0, "#pragma omp parallel for collapse(%d) schedule(static)", outer);
+			put_line(&c->text, 0,
+				 "#pragma omp parallel for collapse(%d) schedule(static)",
+				 outer);
 		else
 			put_line(&c->text, 0, "#pragma omp parallel for schedule(static)");
 	}
@@ -243,8 +256,9 @@ open_loops(Dot *d, bool call)
 			const Group *g = &d->group[k];
 
 			if (!g->var || (g->kind == K_k) != pass) continue;
-			put_line(&c->text, c->depth + opened, "for (int64_t %s = 0; %s < %s; %s++)%s", g->var, g->var, size_of(d, g), g->var,
-			    call ? "" : " {");
+			put_line(&c->text, c->depth + opened,
+				 "for (int64_t %s = 0; %s < %s; %s++)%s", g->var, g->var,
+				 size_of(d, g), g->var, call ? "" : " {");
 			opened++;
 		}
 	}
@@ -256,18 +270,25 @@ put_gemm(Dot *d, const Call3 *q)
 {
 	CgBody *c = d->c;
 	int loops = open_loops(d, true);
-	const char *a = place(d, bc_pointer(c, &d->x), d->x.base, 0), *b = place(d, bc_pointer(c, &d->y), d->y.base, 1);
+	const char *a = place(d, bc_pointer(c, &d->x), d->x.base, 0),
+		   *b = place(d, bc_pointer(c, &d->y), d->y.base, 1);
 	const char *out = place(d, d->to->ptr, d->op->out[0], 2), *one = "1";
-	const char *m = d->m < 0 ? one : size_of(d, &d->group[d->m]), *n = d->n < 0 ? one : size_of(d, &d->group[d->n]);
+	const char *m = d->m < 0 ? one : size_of(d, &d->group[d->m]),
+		   *n = d->n < 0 ? one : size_of(d, &d->group[d->n]);
 	const char *k = d->k < 0 ? one : size_of(d, &d->group[d->k]);
-	const char *lda = leading(d, d->x.base, q->lda), *ldb = leading(d, d->y.base, q->ldb), *ldc = leading(d, d->op->out[0], q->ldc);
+	const char *lda = leading(d, d->x.base, q->lda), *ldb = leading(d, d->y.base, q->ldb),
+		   *ldc = leading(d, d->op->out[0], q->ldc);
 
 	if (!q->tc)
-		put_line(&c->text, c->depth + loops, "gv_gemm(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", q->ta ? "true" : "false",
-		    q->tb ? "true" : "false", m, n, k, a, lda, b, ldb, beta(d), out, ldc);
+		put_line(&c->text, c->depth + loops,
+			 "gv_gemm(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
+			 q->ta ? "true" : "false", q->tb ? "true" : "false", m, n, k, a, lda, b,
+			 ldb, beta(d), out, ldc);
 	else /* out^T [n m] = y^T x^T */
-		put_line(&c->text, c->depth + loops, "gv_gemm(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", q->tb ? "false" : "true",
-		    q->ta ? "false" : "true", n, m, k, b, ldb, a, lda, beta(d), out, ldc);
+		put_line(&c->text, c->depth + loops,
+			 "gv_gemm(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
+			 q->tb ? "false" : "true", q->ta ? "false" : "true", n, m, k, b, ldb, a,
+			 lda, beta(d), out, ldc);
 }
 
 /* Any layout: one sum per element of the result. */
@@ -276,7 +297,8 @@ put_plain(Dot *d)
 {
 	CgBody *c = d->c;
 	int loops = open_loops(d, false), depth = c->depth + loops, inner = 0;
-	const char *out = place(d, "0", d->op->out[0], 2), *last = NULL, *sum = scope_take(c->scope, "sum");
+	const char *out = place(d, "0", d->op->out[0], 2), *last = NULL,
+		   *sum = scope_take(c->scope, "sum");
 
 	put_line(&c->text, depth, "%s %s = 0;", "double", sum);
 	for (int k = 0; k < d->ngroups; k++)
@@ -285,18 +307,23 @@ put_plain(Dot *d)
 		const Group *g = &d->group[k];
 
 		if (g->kind != K_k) continue;
-		if (g->var == last) put_line(&c->text, 0, "#pragma omp simd reduction(+ : %s)", sum);
-		put_line(&c->text, depth + inner++, "for (int64_t %s = 0; %s < %s; %s++)", g->var, g->var, size_of(d, g), g->var);
+		if (g->var == last)
+			put_line(&c->text, 0, "#pragma omp simd reduction(+ : %s)", sum);
+		put_line(&c->text, depth + inner++, "for (int64_t %s = 0; %s < %s; %s++)",
+			 g->var, g->var, size_of(d, g), g->var);
 	}
-	put_line(&c->text, depth + inner, "%s += %s[%s] * %s[%s];", sum, bc_pointer(c, &(Access){.base = d->x.base}),
-	    place(d, stride_text(d, d->x.base, d->x.offset), d->x.base, 0), bc_pointer(c, &(Access){.base = d->y.base}),
-	    place(d, stride_text(d, d->y.base, d->y.offset), d->y.base, 1));
+	put_line(&c->text, depth + inner, "%s += %s[%s] * %s[%s];", sum,
+		 bc_pointer(c, &(Access){.base = d->x.base}),
+		 place(d, stride_text(d, d->x.base, d->x.offset), d->x.base, 0),
+		 bc_pointer(c, &(Access){.base = d->y.base}),
+		 place(d, stride_text(d, d->y.base, d->y.offset), d->y.base, 1));
 	if (d->to->mode == STORE_set)
 		put_line(&c->text, depth, "%s[%s] = (real)%s;", d->to->ptr, out, sum);
 	else if (d->to->mode == STORE_add)
 		put_line(&c->text, depth, "%s[%s] += (real)%s;", d->to->ptr, out, sum);
 	else
-		put_line(&c->text, depth, "%s[%s] = (%s ? %s[%s] : 0) + (real)%s;", d->to->ptr, out, d->to->flag, d->to->ptr, out, sum);
+		put_line(&c->text, depth, "%s[%s] = (%s ? %s[%s] : 0) + (real)%s;", d->to->ptr,
+			 out, d->to->flag, d->to->ptr, out, sum);
 	while (loops-- > 0)
 		put_line(&c->text, c->depth + loops, "}");
 }
@@ -306,7 +333,11 @@ void
 emit_dot(CgBody *c, uint32_t k)
 {
 	const Op *op = &c->b->ops[k];
-	Dot d = {.c = c, .op = op, .tx = bc_type(c, op->in[0]), .ty = bc_type(c, op->in[1]), .tout = bc_type(c, op->out[0])};
+	Dot d = {.c = c,
+		 .op = op,
+		 .tx = bc_type(c, op->in[0]),
+		 .ty = bc_type(c, op->in[1]),
+		 .tout = bc_type(c, op->out[0])};
 	Call3 call;
 
 	if (!bc_access(c, op->in[0], &d.x) || !bc_access(c, op->in[1], &d.y)) {

@@ -109,7 +109,8 @@ cg_size(Cg *g, const Mesh *mesh, AxisUse u)
 	Size s = {.a = u.a, .extent = extent};
 
 	for (uint32_t k = 0; k < g->nsizes; k++)
-		if (g->sizes[k].a.i == u.a.i && g->sizes[k].extent == extent) return g->sizes[k].name;
+		if (g->sizes[k].a.i == u.a.i && g->sizes[k].extent == extent)
+			return g->sizes[k].name;
 	if (extent != m->axes[u.a.i].extent) text = cg_text(g->a, "%s_mb", text);
 	s.name = scope_take_upper(g->file, text);
 	PUSH(g->a, g->sizes, g->nsizes, g->csizes, s);
@@ -148,9 +149,14 @@ cg_stride(Cg *g, const Mesh *mesh, const Type *t, int64_t n)
 	}
 	c = n / best;
 	if (best == 1) return cg_text(g->a, "%" PRId64, n);
-	if (c == 1) return cg_text(g->a, n > INT32_MAX ? "(int64_t)%s" : "%s", size_product(g, mesh, t, at));
-	return cg_text(g->a, c > INT32_MAX || n > INT32_MAX || n < -INT32_MAX ? "INT64_C(%" PRId64 ") * %s" : "%" PRId64 " * %s",
-	    c, size_product(g, mesh, t, at));
+	if (c == 1)
+		return cg_text(g->a, n > INT32_MAX ? "(int64_t)%s" : "%s",
+			       size_product(g, mesh, t, at));
+	return cg_text(g->a,
+		       c > INT32_MAX || n > INT32_MAX || n < -INT32_MAX ? "INT64_C(%" PRId64
+									  ") * %s"
+									: "%" PRId64 " * %s",
+		       c, size_product(g, mesh, t, at));
 }
 
 const char *
@@ -189,10 +195,13 @@ name_axes(Cg *g)
 	g->axis_var = NEW_N(g->a, const char *, m->naxes);
 	for (uint32_t k = 1; k < m->naxes; k++) {
 		const char *s = name_str(m->names, m->axes[k].name);
-		char letter[2] = {s[0] >= 'A' && s[0] <= 'Z' ? (char)(s[0] - 'A' + 'a') : s[0], '\0'};
+		char letter[2] = {s[0] >= 'A' && s[0] <= 'Z' ? (char)(s[0] - 'A' + 'a') : s[0],
+				  '\0'};
 		const char *v = scope_has(values, letter) ? "" : scope_take(g->file, letter);
 
-		if (strlen(v) != 1) v = scope_take(g->file, scope_has(values, s) ? cg_text(g->a, "%s_at", s) : s);
+		if (strlen(v) != 1)
+			v = scope_take(g->file,
+				       scope_has(values, s) ? cg_text(g->a, "%s_at", s) : s);
 		g->axis_var[k] = v;
 	}
 }
@@ -211,7 +220,10 @@ name_bodies(Cg *g)
 		for (int k = 0; k < BK_COUNT; k++) {
 			uint32_t b = m->types[l].body[k];
 
-			if (b) g->body_name[b] = scope_take(g->file, cg_text(g->a, "%s_%s", g->type_name[l], body_suffix[k]));
+			if (b)
+				g->body_name[b] =
+				    scope_take(g->file, cg_text(g->a, "%s_%s", g->type_name[l],
+								body_suffix[k]));
 		}
 	}
 	if (m->const_body) g->body_name[m->const_body] = scope_take(g->file, "make_consts");
@@ -224,21 +236,27 @@ put_header(const Cg *g, Buf *out)
 {
 	const Module *m = g->m;
 	const Memory *mem = &m->mem;
-	const struct { const char *what; int64_t bytes; } rows[] = {
+	const struct {
+		const char *what;
+		int64_t bytes;
+	} rows[] = {
 	    {"parameters", mem->state_bytes},
 	    {"gradients", mem->grad < 0 ? 0 : mem->state_bytes},
 	    {"first moments", mem->m < 0 ? 0 : mem->state_bytes},
 	    {"second moments", mem->v < 0 ? 0 : mem->state_bytes},
 	    {"constants", mem->slots - mem->consts},
-	    {"microbatches in flight", mem->slot_bytes * (int64_t)(m->plan.nstages ? m->plan.stages[0].slots : 1)},
+	    {"microbatches in flight",
+	     mem->slot_bytes * (int64_t)(m->plan.nstages ? m->plan.stages[0].slots : 1)},
 	    {"whole arena", mem->arena_bytes},
 	};
 
 	buf_puts(out, "/*\n * stage_0.c - model ");
 	put_comment(out, name_str(m->names, m->model));
-	buf_puts(out, ", stage 0 of 1, one rank. Made by galvatronc: do not edit.\n *\n * source ");
+	buf_puts(out,
+		 ", stage 0 of 1, one rank. Made by galvatronc: do not edit.\n *\n * source ");
 	put_comment(out, name_str(m->names, m->source));
-	buf_printf(out, " (hash %016" PRIx64 "), plan hash %016" PRIx64 ", ", m->source_hash, ir_hash(m));
+	buf_printf(out, " (hash %016" PRIx64 "), plan hash %016" PRIx64 ", ", m->source_hash,
+		   ir_hash(m));
 	buf_count(out, ir_param_count(m));
 	buf_puts(out, " parameters\n *\n * memory\n");
 	for (size_t k = 0; k < COUNTOF(rows); k++) {
@@ -249,10 +267,14 @@ put_header(const Cg *g, Buf *out)
 		buf_count(&n, rows[k].bytes);
 		buf_printf(out, " *   %-24s %16s bytes\n", rows[k].what, n.s);
 	}
-	buf_puts(out, " *\n * contents\n *   sizes, memory      extents of the axes; sections of the arena\n");
+	buf_puts(out, " *\n * contents\n *   sizes, memory      extents of the axes; sections "
+		      "of the arena\n");
 	for (uint32_t l = 0; l < m->ntypes; l++)
-		buf_printf(out, " *   %-18s its bodies, and the addresses each instance gives them\n", g->type_name[l]);
-	buf_puts(out, " *   actions            consts, forward, step, update\n *   tables             parameters, inputs, the program\n */\n");
+		buf_printf(
+		    out, " *   %-18s its bodies, and the addresses each instance gives them\n",
+		    g->type_name[l]);
+	buf_puts(out, " *   actions            consts, forward, step, update\n *   tables      "
+		      "       parameters, inputs, the program\n */\n");
 }
 
 static void
@@ -261,24 +283,38 @@ put_sizes(const Cg *g, Buf *out)
 	const Module *m = g->m;
 	const Memory *mem = &m->mem;
 	const Stage *s = m->plan.nstages ? &m->plan.stages[0] : NULL;
-	const struct { const char *name; int64_t at; } sections[] = {
-	    {"GV_PARAMS", mem->param}, {"GV_GRADS", mem->grad}, {"GV_MOMENT1", mem->m}, {"GV_MOMENT2", mem->v},
-	    {"GV_CONSTS", mem->consts}, {"GV_SLOTS", mem->slots}, {"GV_SLOT_BYTES", mem->slot_bytes},
-	    {"GV_COTS", mem->cots}, {"GV_CARRY", mem->carry}, {"GV_SCRATCH", mem->scratch},
+	const struct {
+		const char *name;
+		int64_t at;
+	} sections[] = {
+	    {"GV_PARAMS", mem->param},
+	    {"GV_GRADS", mem->grad},
+	    {"GV_MOMENT1", mem->m},
+	    {"GV_MOMENT2", mem->v},
+	    {"GV_CONSTS", mem->consts},
+	    {"GV_SLOTS", mem->slots},
+	    {"GV_SLOT_BYTES", mem->slot_bytes},
+	    {"GV_COTS", mem->cots},
+	    {"GV_CARRY", mem->carry},
+	    {"GV_SCRATCH", mem->scratch},
 	    {"GV_ARENA", mem->arena_bytes},
 	};
 
 	buf_puts(out, "\n/* ---- sizes ---- */\n\nenum {\n");
 	for (uint32_t k = 0; k < g->nsizes; k++)
 		buf_printf(out, "\t%s = %" PRId64 ",\n", g->sizes[k].name, g->sizes[k].extent);
-	buf_printf(out, "\tGV_MICROBATCHES = %u,\n\tGV_NSLOTS = %u,\n};\n", m->plan.microbatches ? m->plan.microbatches : 1,
-	    s && s->slots ? s->slots : 1);
+	buf_printf(out, "\tGV_MICROBATCHES = %u,\n\tGV_NSLOTS = %u,\n};\n",
+		   m->plan.microbatches ? m->plan.microbatches : 1,
+		   s && s->slots ? s->slots : 1);
 	buf_puts(out, "\n/* ---- memory: sections of the arena, in bytes ---- */\n\n");
 	for (size_t k = 0; k < COUNTOF(sections); k++)
 		if (sections[k].at >= 0)
-			buf_printf(out, "#define %-14s INT64_C(%" PRId64 ")\n", sections[k].name, sections[k].at);
+			buf_printf(out, "#define %-14s INT64_C(%" PRId64 ")\n",
+				   sections[k].name, sections[k].at);
 	buf_puts(out, "\n#define AT(type, offset) ((type *)(run->arena + (offset)))\n");
-	if (s && s->slots > 1) buf_puts(out, "#define SLOT(mb) (GV_SLOTS + (mb) % GV_NSLOTS * GV_SLOT_BYTES)\n");
+	if (s && s->slots > 1)
+		buf_puts(out,
+			 "#define SLOT(mb) (GV_SLOTS + (mb) % GV_NSLOTS * GV_SLOT_BYTES)\n");
 }
 
 /* What this target cannot do, at its place. One rank, whole tensors but for microbatches. */
@@ -289,14 +325,18 @@ check_module(Cg *g)
 
 	ENSURE(m->level == LV_mem, "codegen wants level mem, not %s", level_str[m->level]);
 	if (m->plan.ranks > 1 || m->plan.nstages > 1)
-		cg_error(g, (Loc){0}, "the host target emits one rank and one stage; the plan has %u ranks and %u stages",
-		    m->plan.ranks, m->plan.nstages);
+		cg_error(g, (Loc){0},
+			 "the host target emits one rank and one stage; the plan has %u ranks "
+			 "and %u stages",
+			 m->plan.ranks, m->plan.nstages);
 	for (uint32_t b = 1; b < m->nbodies && !g->failed; b++) {
 		const Body *body = &m->bodies[b];
 
 		for (uint32_t k = 0; k < body->nops; k++)
 			if (op_info[body->ops[k].code].flags & OF_COMM)
-				cg_error(g, body->ops[k].loc, "'%s' runs between ranks, and the host target emits one",
+				cg_error(
+				    g, body->ops[k].loc,
+				    "'%s' runs between ranks, and the host target emits one",
 				    op_info[body->ops[k].code].text);
 	}
 	return !g->failed;
@@ -327,9 +367,12 @@ cg_program(Ctx *c, const Module *m, Buf *out)
 	if (g.failed) return false;
 
 	put_header(&g, out);
-	buf_puts(out, "#include <inttypes.h>\n#include <math.h>\n#include <stdio.h>\n#include <string.h>\n\n#include \"kernels.h\"\n\n");
-	buf_puts(out, "_Static_assert(GVRT_ABI == 1, \"made for version 1 of the runtime\");\n");
-	buf_printf(out, "_Static_assert(sizeof(real) == %d, \"made for --precision %s\");\n", g.f64 ? 8 : 4, g.f64 ? "f64" : "f32");
+	buf_puts(out, "#include <inttypes.h>\n#include <math.h>\n#include <stdio.h>\n#include "
+		      "<string.h>\n\n#include \"kernels.h\"\n\n");
+	buf_puts(out,
+		 "_Static_assert(GVRT_ABI == 1, \"made for version 1 of the runtime\");\n");
+	buf_printf(out, "_Static_assert(sizeof(real) == %d, \"made for --precision %s\");\n",
+		   g.f64 ? 8 : 4, g.f64 ? "f64" : "f32");
 	put_sizes(&g, out);
 	if (g.bodies.n) buf_puts(out, g.bodies.s);
 	if (g.tables.n) {

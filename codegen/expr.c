@@ -36,7 +36,8 @@ ex_binary(Nest *n, Ex x, const char *op, int prec, Ex y)
 	int left = prec >= P_add ? prec : P_add, right = prec >= P_add ? prec + 1 : P_add;
 
 	(void)same;
-	return ex(cg_text(n->c->g->a, "%s %s %s", paren(n, x, left), op, paren(n, y, right)), prec, x.deps | y.deps);
+	return ex(cg_text(n->c->g->a, "%s %s %s", paren(n, x, left), op, paren(n, y, right)),
+		  prec, x.deps | y.deps);
 }
 
 const char *
@@ -92,7 +93,8 @@ make_const(Nest *n, DType dt, const char *name, Ex x)
 {
 	bool inner = (x.deps & n->inner) != 0;
 
-	put_line(inner ? &n->body : &n->row, inner ? n->body_depth : n->row_depth, "const %s %s = %s;", cg_ctype(dt), name, x.s);
+	put_line(inner ? &n->body : &n->row, inner ? n->body_depth : n->row_depth,
+		 "const %s %s = %s;", cg_ctype(dt), name, x.s);
 	return name;
 }
 
@@ -150,10 +152,10 @@ elem_pos(Nest *n, const Op *op, const Env *e)
 	return ex(cg_text(n->c->g->a, "(int32_t)%s", lin_alone(n, &x)), P_unary, x.deps);
 }
 
-#define CALL(op_name, f)                                                                           \
-	static Ex elem_##op_name(Nest *n, const Op *op, const Env *e)                              \
-	{                                                                                          \
-		return call(n, f, in_real(n, op, 0, e));                                           \
+#define CALL(op_name, f)                                              \
+	static Ex elem_##op_name(Nest *n, const Op *op, const Env *e) \
+	{                                                             \
+		return call(n, f, in_real(n, op, 0, e));              \
 	}
 CALL(exp, "gv_exp")
 CALL(log, "gv_log")
@@ -183,8 +185,9 @@ elem_not(Nest *n, const Op *op, const Env *e)
 static Ex
 select_text(Nest *n, const char *condition, Ex x, Ex y)
 {
-	return ex(cg_text(n->c->g->a, "%s ? %s : %s", condition, paren(n, x, P_logic), paren(n, y, P_logic)), P_cond,
-	    x.deps | y.deps);
+	return ex(cg_text(n->c->g->a, "%s ? %s : %s", condition, paren(n, x, P_logic),
+			  paren(n, y, P_logic)),
+		  P_cond, x.deps | y.deps);
 }
 
 static Ex
@@ -214,9 +217,14 @@ elem_cast(Nest *n, const Op *op, const Env *e)
 	DType to = bc_type(n->c, op->out[0])->dt, from = in_type(n, op, 0);
 	Ex x = in(n, op, 0, e);
 
-	if (to == from || (dtype_float(to) && dtype_float(from) && to != DT_f64 && from != DT_f64)) return x;
-	if (to == DT_bool) return ex(cg_text(n->c->g->a, "%s != 0", paren(n, x, P_add)), P_compare, x.deps);
-	return ex(cg_text(n->c->g->a, "(%s)%s", cg_ctype(to), paren(n, x, P_unary)), P_unary, x.deps);
+	if (to == from ||
+	    (dtype_float(to) && dtype_float(from) && to != DT_f64 && from != DT_f64))
+		return x;
+	if (to == DT_bool)
+		return ex(cg_text(n->c->g->a, "%s != 0", paren(n, x, P_add)), P_compare,
+			  x.deps);
+	return ex(cg_text(n->c->g->a, "(%s)%s", cg_ctype(to), paren(n, x, P_unary)), P_unary,
+		  x.deps);
 }
 
 static Ex
@@ -224,15 +232,15 @@ elem_same(Nest *n, const Op *op, const Env *e)
 {
 	return in(n, op, 0, e);
 }
-#define elem_stop elem_same
-#define elem_copy elem_same
+#define elem_stop      elem_same
+#define elem_copy      elem_same
 #define elem_broadcast elem_same
 
-#define BINARY(op_name, symbol, prec, operand)                                                     \
-	static Ex elem_##op_name(Nest *n, const Op *op, const Env *e)                              \
-	{                                                                                          \
-		Ex x = operand(n, op, 0, e);                                                       \
-		return ex_binary(n, x, symbol, prec, operand(n, op, 1, e));                        \
+#define BINARY(op_name, symbol, prec, operand)                              \
+	static Ex elem_##op_name(Nest *n, const Op *op, const Env *e)       \
+	{                                                                   \
+		Ex x = operand(n, op, 0, e);                                \
+		return ex_binary(n, x, symbol, prec, operand(n, op, 1, e)); \
 	}
 BINARY(add, "+", P_add, in)
 BINARY(sub, "-", P_add, in)
@@ -285,7 +293,9 @@ elem_pow(Nest *n, const Op *op, const Env *e)
 		if (v == 0.5) return call(n, "gv_sqrt", x);
 		if (v == 2 || v == 3) {
 			x = atom(n, DT_f32, x);
-			return ex(cg_text(n->c->g->a, v == 2 ? "%s * %s" : "%s * %s * %s", x.s, x.s, x.s), P_mul, x.deps);
+			return ex(cg_text(n->c->g->a, v == 2 ? "%s * %s" : "%s * %s * %s", x.s,
+					  x.s, x.s),
+				  P_mul, x.deps);
 		}
 	}
 	return call2(n, "gv_pow", x, in_real(n, op, 1, e));
@@ -359,7 +369,9 @@ elem_dropout(Nest *n, const Op *op, const Env *e)
 	at = logical_place(n, op, e);
 	n->c->uses_run = true;
 	place = lin_text(n, &at, bc_type(n->c, op->out[0]));
-	place = ex(cg_text(n->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s))", site, place.s), P_atom, at.deps);
+	place =
+	    ex(cg_text(n->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s))", site, place.s),
+	       P_atom, at.deps);
 	return ex_binary(n, x, "*", P_mul, place);
 }
 
@@ -373,7 +385,10 @@ divide(Nest *n, const Lin *x, int64_t d, bool rest)
 
 	if (lin_is_const(x)) return lin_const(rest ? x->c % d : x->c / d);
 	if (d == 1) return rest ? lin_const(0) : *x;
-	lin_term(&q, cg_text(n->c->g->a, "(%s %c %" PRId64 ")", lin_alone(n, x), rest ? '%' : '/', d), 1, x->deps);
+	lin_term(
+	    &q,
+	    cg_text(n->c->g->a, "(%s %c %" PRId64 ")", lin_alone(n, x), rest ? '%' : '/', d), 1,
+	    x->deps);
 	return q;
 }
 
@@ -428,7 +443,8 @@ guarded(Nest *n, const char *condition, uint32_t deps, const Op *op, int k, cons
 	n->cond++;
 	x = in(n, op, k, e);
 	n->cond--;
-	return ex(cg_text(n->c->g->a, "%s ? %s : 0", condition, paren(n, x, P_logic)), P_cond, x.deps | deps);
+	return ex(cg_text(n->c->g->a, "%s ? %s : 0", condition, paren(n, x, P_logic)), P_cond,
+		  x.deps | deps);
 }
 
 static Ex
@@ -446,21 +462,29 @@ elem_unslice(Nest *n, const Op *op, const Env *e)
 	env_drop(&inner, axis);
 	text = lin_alone(n, &at);
 	if (!from || !from->axes.n)
-		return guarded(n, cg_text(n->c->g->a, "%s == %" PRId64, text, start), at.deps, op, 0, &inner);
+		return guarded(n, cg_text(n->c->g->a, "%s == %" PRId64, text, start), at.deps,
+			       op, 0, &inner);
 	extent = bc_extent(n->c, tx, type_find(tx, from->axes.a[0]));
 	if (step == 1 || step == -1) {
 		lin_add(&j, &at, step);
 		j.c -= start * step;
 		condition = start == 0 && step == 1
 				? cg_text(n->c->g->a, "%s < %" PRId64, text, extent)
-				: cg_text(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64, text,
-				      step > 0 ? start : start - extent + 1, text, step > 0 ? start + extent - 1 : start);
+				: cg_text(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64,
+					  text, step > 0 ? start : start - extent + 1, text,
+					  step > 0 ? start + extent - 1 : start);
 	} else {
-		int64_t lo = step > 0 ? start : start + step * (extent - 1), hi = step > 0 ? start + step * (extent - 1) : start;
+		int64_t lo = step > 0 ? start : start + step * (extent - 1),
+			hi = step > 0 ? start + step * (extent - 1) : start;
 
-		condition = cg_text(n->c->g->a, "%s >= %" PRId64 " && %s <= %" PRId64 " && (%s - %" PRId64 ") %% %" PRId64 " == 0",
-		    text, lo, text, hi, text, start, step < 0 ? -step : step);
-		lin_term(&j, cg_text(n->c->g->a, "((%s - %" PRId64 ") / %" PRId64 ")", text, start, step), 1, at.deps);
+		condition = cg_text(n->c->g->a,
+				    "%s >= %" PRId64 " && %s <= %" PRId64 " && (%s - %" PRId64
+				    ") %% %" PRId64 " == 0",
+				    text, lo, text, hi, text, start, step < 0 ? -step : step);
+		lin_term(&j,
+			 cg_text(n->c->g->a, "((%s - %" PRId64 ") / %" PRId64 ")", text, start,
+				 step),
+			 1, at.deps);
 	}
 	env_set(&inner, from->axes.a[0], &j);
 	return guarded(n, condition, at.deps, op, 0, &inner);
@@ -471,7 +495,8 @@ elem_roll(Nest *n, const Op *op, const Env *e)
 {
 	Axis axis = attr_axis(op, AK_axis);
 	const Type *t = bc_type(n->c, op->in[0]);
-	int64_t extent = bc_extent(n->c, t, type_find(t, axis)), shift = attr_int(op, AK_shift) % extent;
+	int64_t extent = bc_extent(n->c, t, type_find(t, axis)),
+		shift = attr_int(op, AK_shift) % extent;
 	Lin at = *env_at(e, axis);
 	Env inner = *e;
 
@@ -517,33 +542,34 @@ elem_gather(Nest *n, const Op *op, const Env *e)
 		Ex x = in(n, op, 1 + k, e);
 		Lin at = lin_const(0);
 
-		lin_term(&at, cg_text(n->c->g->a, "(int64_t)%s", paren(n, x, P_unary)), 1, x.deps);
+		lin_term(&at, cg_text(n->c->g->a, "(int64_t)%s", paren(n, x, P_unary)), 1,
+			 x.deps);
 		env_set(&inner, axes->a[k], &at);
 	}
 	return in(n, op, 0, &inner);
 }
 
 /* Ops with no expression of one element are called or looped over by themselves. */
-#define NONE(reason) NULL
-#define elem_scatter_add NONE("its own loop: several elements meet in one")
-#define elem_sum NONE("a reduction: kernel.c")
-#define elem_rmax NONE("a reduction: kernel.c")
-#define elem_rmin NONE("a reduction: kernel.c")
-#define elem_moments NONE("a reduction: kernel.c")
-#define elem_dot NONE("contract.c")
-#define elem_softmax NONE("calls.c")
-#define elem_normalize NONE("gone since level graph")
-#define elem_topk NONE("calls.c")
-#define elem_cross_entropy NONE("calls.c")
-#define elem_attention NONE("attend.c")
+#define NONE(reason)        NULL
+#define elem_scatter_add    NONE("its own loop: several elements meet in one")
+#define elem_sum            NONE("a reduction: kernel.c")
+#define elem_rmax           NONE("a reduction: kernel.c")
+#define elem_rmin           NONE("a reduction: kernel.c")
+#define elem_moments        NONE("a reduction: kernel.c")
+#define elem_dot            NONE("contract.c")
+#define elem_softmax        NONE("calls.c")
+#define elem_normalize      NONE("gone since level graph")
+#define elem_topk           NONE("calls.c")
+#define elem_cross_entropy  NONE("calls.c")
+#define elem_attention      NONE("attend.c")
 #define elem_attention_grad NONE("attend.c")
-#define elem_sumsq NONE("calls.c")
-#define elem_adamw NONE("calls.c")
-#define elem_sgd NONE("calls.c")
-#define elem_all_reduce NONE("one rank")
-#define elem_all_gather NONE("one rank")
+#define elem_sumsq          NONE("calls.c")
+#define elem_adamw          NONE("calls.c")
+#define elem_sgd            NONE("calls.c")
+#define elem_all_reduce     NONE("one rank")
+#define elem_all_gather     NONE("one rank")
 #define elem_reduce_scatter NONE("one rank")
-#define elem_all_to_all NONE("one rank")
+#define elem_all_to_all     NONE("one rank")
 
 static ElemFn *const elem_host[OP_COUNT] = {
 #define OP(code, ...) [OP_##code] = elem_##code,
@@ -565,7 +591,8 @@ load(Nest *n, Val v, const Access *x, const Env *e)
 	r = ex(cg_text(n->c->g->a, "%s[%s]", p, place.s), P_atom, at.deps);
 	if (n->cond || (at.deps & n->inner) || n->inner == 0) return r;
 	/* it does not change in the innermost loop */
-	return ex(make_const(n, t->dt, scope_take(n->scope, cg_text(n->c->g->a, "%s_i", p)), r), P_atom, r.deps);
+	return ex(make_const(n, t->dt, scope_take(n->scope, cg_text(n->c->g->a, "%s_i", p)), r),
+		  P_atom, r.deps);
 }
 
 /* A name for what is used twice or is long. */
@@ -601,10 +628,12 @@ value_at(Nest *n, Val v, const Env *e)
 	if ((!n->inside[v.i] || n->stored[v.i]) && bc_access(n->c, v, &x)) {
 		r = load(n, v, &x, e);
 		if (keep && r.deps & n->inner && n->uses && n->uses[n->pass][v.i] > 1)
-			r = ex(make_const(n, bc_type(n->c, v)->dt, bc_elem(n->c, v), r), P_atom, r.deps);
+			r = ex(make_const(n, bc_type(n->c, v)->dt, bc_elem(n->c, v), r), P_atom,
+			       r.deps);
 	} else {
-		ENSURE(op && elem_host[op->code], "%s is read in a loop nest, but nothing there computes it",
-		    val_str(n->c->g->m, n->c->b, v));
+		ENSURE(op && elem_host[op->code],
+		       "%s is read in a loop nest, but nothing there computes it",
+		       val_str(n->c->g->m, n->c->b, v));
 		r = elem_host[op->code](n, op, e);
 		if (keep && op->code != OP_const) r = name_it(n, v, r);
 	}

@@ -11,7 +11,7 @@
 typedef struct Wrapper {
 	Cg *g;
 	const CgBody *c;
-	uint32_t type, n;  /* layer type; instances of it. The const body: n = 1 */
+	uint32_t type, n; /* layer type; instances of it. The const body: n = 1 */
 	bool uses_i, uses_mb;
 	Buf before, args;
 } Wrapper;
@@ -41,7 +41,9 @@ port_arg(Wrapper *w, uint32_t p)
 
 	for (uint32_t k = 0; k < w->n; k++)
 		where[k] = where_port(w->g, inst_of(w, k), w->c->b, port);
-	text = address_text(w->g, ctype, where, w->n, cg_text(w->g->a, "%s_%s_at", w->g->body_name[w->c->index], what), &w->uses_i);
+	text = address_text(w->g, ctype, where, w->n,
+			    cg_text(w->g->a, "%s_%s_at", w->g->body_name[w->c->index], what),
+			    &w->uses_i);
 	if (strstr(text, "SLOT(mb)") && w->g->m->plan.stages[0].slots > 1) w->uses_mb = true;
 	arg(w, cg_text(w->g->a, "/* %s */ %s", what, text));
 }
@@ -63,10 +65,12 @@ flag_text(Wrapper *w, uint32_t p)
 		} else {
 			Ref r = w->g->m->insts[inst].args[w->c->b->ports[p].slot];
 
-			x[k] = r.kind == REF_result && w->g->m->mem.cot[cot_index(w->g, r)].shared;
+			x[k] =
+			    r.kind == REF_result && w->g->m->mem.cot[cot_index(w->g, r)].shared;
 		}
 	}
-	late = seq_condition(w->g, x, w->n, cg_text(w->g->a, "%s_late", w->c->port_param[p]), &w->uses_i);
+	late = seq_condition(w->g, x, w->n, cg_text(w->g->a, "%s_late", w->c->port_param[p]),
+			     &w->uses_i);
 	if (w->c->b->ports[p].kind != PORT_dw || w->g->m->plan.microbatches <= 1) return late;
 	w->uses_mb = true;
 	return cg_text(w->g->a, "mb > 0 || %s", late);
@@ -87,7 +91,8 @@ prepare_port(Wrapper *w, uint32_t p)
 		int depth = 1;
 
 		for (uint32_t k = 0; k < w->n; k++) {
-			const uint8_t *prepare = w->g->prepare[inst_of(w, k) * BK_COUNT + w->c->b->kind];
+			const uint8_t *prepare =
+			    w->g->prepare[inst_of(w, k) * BK_COUNT + w->c->b->kind];
 
 			x[k] = prepare && prepare[p] == what;
 			any |= x[k];
@@ -96,11 +101,14 @@ prepare_port(Wrapper *w, uint32_t p)
 		if (!any) continue;
 		condition = seq_condition(w->g, x, w->n, "prepare", &w->uses_i);
 		at = address_text(w->g, cg_ctype(t->dt), where, w->n, "cot_at", &w->uses_i);
-		if (strcmp(condition, "true") != 0) put_line(&w->before, depth++, "if (%s)", condition);
+		if (strcmp(condition, "true") != 0)
+			put_line(&w->before, depth++, "if (%s)", condition);
 		if (what == PREPARE_one)
-			put_line(&w->before, depth, "*%s = 1; /* the gradient of the loss by itself */", at);
+			put_line(&w->before, depth,
+				 "*%s = 1; /* the gradient of the loss by itself */", at);
 		else
-			put_line(&w->before, depth, "memset(%s, 0, %" PRId64 ");", at, type_bytes(w->g->m, w->c->mesh, t));
+			put_line(&w->before, depth, "memset(%s, 0, %" PRId64 ");", at,
+				 type_bytes(w->g->m, w->c->mesh, t));
 	}
 }
 
@@ -117,7 +125,8 @@ common_name(Wrapper *w, const char **prefix, const char **suffix, const char **n
 	for (size_t k = 0; k < len; k++) {
 		size_t end = k;
 		int64_t *x = NEW_N(w->g->a, int64_t, w->n);
-		bool ok = first[k] >= '0' && first[k] <= '9' && !(k && first[k - 1] >= '0' && first[k - 1] <= '9');
+		bool ok = first[k] >= '0' && first[k] <= '9' &&
+			  !(k && first[k - 1] >= '0' && first[k - 1] <= '9');
 
 		while (ok && first[end] >= '0' && first[end] <= '9')
 			end++;
@@ -125,7 +134,8 @@ common_name(Wrapper *w, const char **prefix, const char **suffix, const char **n
 			const char *s = name_str(m->names, m->insts[inst_of(w, j)].name);
 			size_t at = k;
 
-			ok = strncmp(s, first, k) == 0 && s[at] >= '0' && s[at] <= '9' && !(s[at] == '0' && s[at + 1] >= '0' && s[at + 1] <= '9');
+			ok = strncmp(s, first, k) == 0 && s[at] >= '0' && s[at] <= '9' &&
+			     !(s[at] == '0' && s[at + 1] >= '0' && s[at + 1] <= '9');
 			for (; ok && s[at] >= '0' && s[at] <= '9' && at - k < 9; at++)
 				x[j] = x[j] * 10 + (s[at] - '0');
 			ok = ok && strcmp(s + at, first + end) == 0;
@@ -160,16 +170,20 @@ name_arg(Wrapper *w)
 		return;
 	}
 	if (common_name(w, &prefix, &suffix, &number)) {
-		put_line(&w->before, 1, "char name[%zu];", strlen(prefix) + strlen(suffix) + 24);
-		put_line(&w->before, 1, "snprintf(name, sizeof name, \"%%s%%\" PRId64 \"%%s\", %s, (int64_t)(%s), %s);",
-		    quoted(w->g, prefix), number, quoted(w->g, suffix));
+		put_line(&w->before, 1, "char name[%zu];",
+			 strlen(prefix) + strlen(suffix) + 24);
+		put_line(&w->before, 1,
+			 "snprintf(name, sizeof name, \"%%s%%\" PRId64 \"%%s\", %s, "
+			 "(int64_t)(%s), %s);",
+			 quoted(w->g, prefix), number, quoted(w->g, suffix));
 		arg(w, "name");
 		return;
 	}
 	table = scope_take(w->g->file, cg_text(w->g->a, "%s_names", w->g->type_name[w->type]));
 	buf_printf(&w->g->tables, "static const char *const %s[%u] = {\n", table, w->n);
 	for (uint32_t k = 0; k < w->n; k++)
-		buf_printf(&w->g->tables, "\t%s,\n", quoted(w->g, name_str(m->names, m->insts[inst_of(w, k)].name)));
+		buf_printf(&w->g->tables, "\t%s,\n",
+			   quoted(w->g, name_str(m->names, m->insts[inst_of(w, k)].name)));
 	buf_puts(&w->g->tables, "};\n");
 	w->uses_i = true;
 	arg(w, cg_text(w->g->a, "%s[i]", table));
@@ -185,10 +199,13 @@ rate_arg(Wrapper *w)
 	const char *name = w->g->rates_name[w->type];
 
 	for (uint32_t k = 1; k < w->n; k++)
-		same &= memcmp(m->insts[inst_of(w, k)].rates, m->insts[inst_of(w, 0)].rates, l->nrates * sizeof(double)) == 0;
+		same &= memcmp(m->insts[inst_of(w, k)].rates, m->insts[inst_of(w, 0)].rates,
+			       l->nrates * sizeof(double)) == 0;
 	if (!name) {
-		name = w->g->rates_name[w->type] = scope_take(w->g->file, cg_text(w->g->a, "%s_rates", w->g->type_name[w->type]));
-		buf_printf(&w->g->tables, "static const double %s[%u][%u] = {\n", name, same ? 1 : w->n, l->nrates);
+		name = w->g->rates_name[w->type] = scope_take(
+		    w->g->file, cg_text(w->g->a, "%s_rates", w->g->type_name[w->type]));
+		buf_printf(&w->g->tables, "static const double %s[%u][%u] = {\n", name,
+			   same ? 1 : w->n, l->nrates);
 		for (uint32_t k = 0; k < (same ? 1 : w->n); k++) {
 			buf_puts(&w->g->tables, "\t{");
 			for (uint16_t r = 0; r < l->nrates; r++) {
@@ -206,7 +223,12 @@ rate_arg(Wrapper *w)
 /* ---- the wrapper ---- */
 
 static const char *const body_doc[BK_COUNT] = {
-    "forward", "gradients of the arguments", "gradients of the weights", "squares of the gradients", "update", "constant tensors",
+    "forward",
+    "gradients of the arguments",
+    "gradients of the weights",
+    "squares of the gradients",
+    "update",
+    "constant tensors",
 };
 
 static void
@@ -223,7 +245,8 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 	buf_init(&w.before, g->a);
 	buf_init(&w.args, g->a);
 	for (uint32_t p = 0; p < c->b->nports; p++)
-		if (c->b->ports[p].kind == PORT_cot || c->b->ports[p].kind == PORT_dx) prepare_port(&w, p);
+		if (c->b->ports[p].kind == PORT_cot || c->b->ports[p].kind == PORT_dx)
+			prepare_port(&w, p);
 	if (c->uses_run) arg(&w, "run");
 	if (c->uses_mb) arg(&w, "mb");
 	if (c->uses_rng) name_arg(&w), rate_arg(&w);
@@ -237,15 +260,18 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 	if (c->uses_scratch) arg(&w, "AT(unsigned char, GV_SCRATCH)");
 	*emits = w.uses_i;
 	g->wraps_mb[body] = w.uses_mb;
-	g->wrapper_name[body] = scope_take(g->file, cg_text(g->a, "run_%s", g->body_name[body]));
+	g->wrapper_name[body] =
+	    scope_take(g->file, cg_text(g->a, "run_%s", g->body_name[body]));
 
 	buf_printf(out, "\n/* %s", c->l ? "" : "constants: ");
 	if (c->l) put_comment(out, name_str(g->m->names, c->l->name));
 	if (w.n > 1) buf_puts(out, " i");
 	buf_printf(out, "%s%s */\nstatic void\n", c->l ? ": " : "", body_doc[c->b->kind]);
-	put_line(out, 0, "%s(GvrtRun *run%s%s)", g->wrapper_name[body], w.uses_mb ? ", int64_t mb" : "", w.uses_i ? ", int64_t i" : "");
+	put_line(out, 0, "%s(GvrtRun *run%s%s)", g->wrapper_name[body],
+		 w.uses_mb ? ", int64_t mb" : "", w.uses_i ? ", int64_t i" : "");
 	buf_puts(out, "{\n");
-	if (!w.args.n || (!strstr(w.args.s, "run") && !strstr(w.args.s, "AT(") && !w.before.n)) buf_puts(out, "\t(void)run;\n");
+	if (!w.args.n || (!strstr(w.args.s, "run") && !strstr(w.args.s, "AT(") && !w.before.n))
+		buf_puts(out, "\t(void)run;\n");
 	if (w.before.n) buf_puts(out, w.before.s);
 	if (w.args.n)
 		buf_printf(out, "\t%s(\n%s);\n}\n", g->body_name[body], w.args.s);
@@ -263,17 +289,21 @@ put_call(const Cg *g, Buf *b, int depth, const Action *a, const char *loop, uint
 	int64_t first = g->ordinal[a->inst], step = 0;
 	Buf i;
 
-	if (loop && turns > 1) step = (int64_t)g->ordinal[(uint32_t)((int64_t)a->inst + a->stride)] - first;
+	if (loop && turns > 1)
+		step = (int64_t)g->ordinal[(uint32_t)((int64_t)a->inst + a->stride)] - first;
 	buf_init(&i, g->a);
-	if (step < 0) first += step * (int64_t)(turns - 1), step = -step; /* the loop runs down */
+	if (step < 0)
+		first += step * (int64_t)(turns - 1), step = -step; /* the loop runs down */
 	if (step == 1 && first == 0)
 		buf_puts(&i, loop);
 	else if (step)
-		buf_printf(&i, step == 1 ? "%s + %" PRId64 : "%s * %" PRId64, loop, step == 1 ? first : step);
+		buf_printf(&i, step == 1 ? "%s + %" PRId64 : "%s * %" PRId64, loop,
+			   step == 1 ? first : step);
 	if (step > 1 && first) buf_printf(&i, " + %" PRId64, first);
 	if (!step) buf_printf(&i, "%" PRId64, first);
-	put_line(b, depth, "%s(run%s%s%s);", g->wrapper_name[body], g->wraps_mb[body] ? ", mb" : "", g->wraps_i[body] ? ", " : "",
-	    g->wraps_i[body] ? i.s : "");
+	put_line(b, depth, "%s(run%s%s%s);", g->wrapper_name[body],
+		 g->wraps_mb[body] ? ", mb" : "", g->wraps_i[body] ? ", " : "",
+		 g->wraps_i[body] ? i.s : "");
 }
 
 static bool
@@ -307,11 +337,14 @@ put_actions(const Cg *g, Buf *b, int depth, uint32_t from, uint32_t to, const bo
 			for (uint32_t j = k + 1; j < end; j++)
 				uses_loop |= is_kind(&act[j], kinds);
 			if (down)
-				put_line(b, depth, "for (int64_t i = %u; i >= 0; i--)%s", act[k].count - 1, end - k > 2 ? " {" : "");
+				put_line(b, depth, "for (int64_t i = %u; i >= 0; i--)%s",
+					 act[k].count - 1, end - k > 2 ? " {" : "");
 			else
-				put_line(b, depth, "for (int64_t i = 0; i < %u; i++)%s", act[k].count, end - k > 2 ? " {" : "");
+				put_line(b, depth, "for (int64_t i = 0; i < %u; i++)%s",
+					 act[k].count, end - k > 2 ? " {" : "");
 			for (uint32_t j = k + 1; j < end; j++)
-				if (is_kind(&act[j], kinds)) put_call(g, b, depth + 1, &act[j], "i", act[k].count);
+				if (is_kind(&act[j], kinds))
+					put_call(g, b, depth + 1, &act[j], "i", act[k].count);
 			if (end - k > 2) put_line(b, depth, "}");
 			any = uses_loop;
 		}
@@ -328,7 +361,8 @@ put_microbatches(const Cg *g, Buf *b, uint32_t k, uint32_t end)
 	const Action *act = g->m->actions + g->m->plan.stages[0].action;
 	uint32_t split = k + 1;
 
-	for (uint32_t j = k + 1; j < end; j++) { /* past the last forward body, and the end of its loop */
+	for (uint32_t j = k + 1; j < end;
+	     j++) { /* past the last forward body, and the end of its loop */
 		uint32_t close = j;
 
 		if (act[j].kind != ACT_body || act[j].bk != BK_F) continue;
@@ -384,7 +418,8 @@ cg_actions(Cg *g)
 	put_actions(g, b, 1, 0, s->nactions, only_f);
 	buf_puts(b, "}\n");
 	if (m->plan.forward_only) return;
-	begin(b, "Forward and backward of all microbatches; then the norm of the gradients.", "step");
+	begin(b, "Forward and backward of all microbatches; then the norm of the gradients.",
+	      "step");
 	for (uint32_t k = 0; k < norm; k++) {
 		uint32_t end = k;
 
@@ -396,7 +431,7 @@ cg_actions(Cg *g)
 			put_actions(g, b, 1, from, k + 1, all);
 			continue;
 		}
-		for (int open = 1; open; ) {
+		for (int open = 1; open;) {
 			end++;
 			open += act[end].kind == ACT_layers || act[end].kind == ACT_mb;
 			open -= act[end].kind == ACT_end;
@@ -407,6 +442,7 @@ cg_actions(Cg *g)
 	put_line(b, 1, "gvrt_norm(run);");
 	buf_puts(b, "}\n");
 	begin(b, "The optimizer.", "update");
-	if (!put_actions(g, b, 1, norm < s->nactions ? norm + 1 : norm, s->nactions, all)) put_line(b, 1, "(void)run;");
+	if (!put_actions(g, b, 1, norm < s->nactions ? norm + 1 : norm, s->nactions, all))
+		put_line(b, 1, "(void)run;");
 	buf_puts(b, "}\n");
 }

@@ -52,7 +52,8 @@ find_axes(Nest *n)
 			const Type *t = bc_type(n->c, n->stores[k].v);
 			int64_t count = type_count(n->c->g->m, n->c->mesh, t);
 
-			if (count > most || (count == most && t->n > widest->n)) widest = t, most = count;
+			if (count > most || (count == most && t->n > widest->n))
+				widest = t, most = count;
 		}
 		for (uint32_t k = 0; k < n->nops; k++) {
 			const Op *op = &n->c->b->ops[n->ops[k]];
@@ -104,10 +105,12 @@ find_levels(Nest *n)
 		int level = 0;
 
 		for (int j = 0; j < op->nin; j++)
-			if (n->inside[op->in[j].i] && n->level[op->in[j].i] > level) level = n->level[op->in[j].i];
+			if (n->inside[op->in[j].i] && n->level[op->in[j].i] > level)
+				level = n->level[op->in[j].i];
 		if (is_reduction(op)) level++;
 		for (int j = 0; j < op->nout; j++)
-			n->level[op->out[j].i] = level + (op->code == OP_moments && j == 1 && attr_int(op, AK_center));
+			n->level[op->out[j].i] = level + (op->code == OP_moments && j == 1 &&
+							  attr_int(op, AK_center));
 	}
 	n->level[0] = 0;
 }
@@ -187,7 +190,8 @@ add_loops(Nest *n, uint32_t mask, bool outer)
 
 		if (!(mask & (1u << a))) continue;
 		if (!l || !may_merge(n, a, l)) {
-			found[nfound++] = (Loop){.axes = 1u << a, .last = a, .extent = n->extent[a]};
+			found[nfound++] =
+			    (Loop){.axes = 1u << a, .last = a, .extent = n->extent[a]};
 			continue;
 		}
 		if (l->extent == 1) l->last = a;
@@ -207,7 +211,9 @@ add_loops(Nest *n, uint32_t mask, bool outer)
 		}
 		for (int k = 0; k < n->nloops; k++)
 			names += !strcmp(n->loop[k].var, "i") + !strcmp(n->loop[k].var, "j");
-		l.var = wide == 1 ? n->c->g->axis_var[n->use[l.last].a.i] : outer && !n->nloops ? "row" : merged[names < 3 ? names : 2];
+		l.var = wide == 1             ? n->c->g->axis_var[n->use[l.last].a.i]
+			: outer && !n->nloops ? "row"
+					      : merged[names < 3 ? names : 2];
 		for (int k = 0; k < n->nloops; k++)
 			if (!strcmp(n->loop[k].var, l.var)) l.var = scope_take(n->scope, l.var);
 		l.size = cg_count(n->c->g, n->c->mesh, &t);
@@ -220,7 +226,8 @@ static void
 open_loop(Nest *n, Buf *b, int depth, const Loop *l)
 {
 	(void)n;
-	put_line(b, depth, "for (int64_t %s = 0; %s < %s; %s++) {", l->var, l->var, l->size, l->var);
+	put_line(b, depth, "for (int64_t %s = 0; %s < %s; %s++) {", l->var, l->var, l->size,
+		 l->var);
 }
 
 static void
@@ -236,8 +243,19 @@ static bool
 is_dear(OpCode code)
 {
 	switch (code) {
-	case OP_exp: case OP_log: case OP_sqrt: case OP_sin: case OP_cos: case OP_tanh: case OP_erf: case OP_sigmoid:
-	case OP_pow: case OP_div: case OP_floordiv: case OP_mod: case OP_dropout: return true;
+	case OP_exp:
+	case OP_log:
+	case OP_sqrt:
+	case OP_sin:
+	case OP_cos:
+	case OP_tanh:
+	case OP_erf:
+	case OP_sigmoid:
+	case OP_pow:
+	case OP_div:
+	case OP_floordiv:
+	case OP_mod:
+	case OP_dropout: return true;
 	default: return false;
 	}
 }
@@ -274,7 +292,8 @@ static void
 need(Nest *n, Val v, int pass)
 {
 	const Op *op = val_op(n->c->b, v);
-	bool computed = n->inside[v.i] || (op && !n->c->val[v.i].ptr && n->c->b->vals[v.i].space != SP_alias);
+	bool computed = n->inside[v.i] ||
+			(op && !n->c->val[v.i].ptr && n->c->b->vals[v.i].space != SP_alias);
 
 	if (n->uses[pass][v.i] < UINT16_MAX) n->uses[pass][v.i]++;
 	if (!computed || n->uses[pass][v.i] > 1 || n->c->scalar_port[v.i]) return;
@@ -287,7 +306,9 @@ need(Nest *n, Val v, int pass)
 			if (kept_in_memory(n, v) && n->level[v.i] < pass) return;
 			if (is_dear(op->code) && (n->row_buffer[v.i] || fits_on_stack(n))) {
 				if (!n->row_buffer[v.i])
-					n->row_buffer[v.i] = scope_take(n->scope, cg_text(n->c->g->a, "%s_row", bc_elem(n->c, v)));
+					n->row_buffer[v.i] =
+					    scope_take(n->scope, cg_text(n->c->g->a, "%s_row",
+									 bc_elem(n->c, v)));
 				return;
 			}
 		}
@@ -308,11 +329,13 @@ last_walk(const Nest *n)
 
 		if (is_reduction(op))
 			for (int j = 0; j < op->nout; j++)
-				if (n->level[op->out[j].i] - 1 > walk) walk = n->level[op->out[j].i] - 1;
+				if (n->level[op->out[j].i] - 1 > walk)
+					walk = n->level[op->out[j].i] - 1;
 		if (walk > last) last = walk;
 	}
 	for (uint32_t k = 0; k < n->nstores; k++)
-		if (!in_row_only(n, n->stores[k].v) && n->level[n->stores[k].v.i] > last) last = n->level[n->stores[k].v.i];
+		if (!in_row_only(n, n->stores[k].v) && n->level[n->stores[k].v.i] > last)
+			last = n->level[n->stores[k].v.i];
 	ENSURE(last < MAX_PASSES, "a kernel walks its row %d times", last + 1);
 	return last;
 }
@@ -328,7 +351,9 @@ static bool
 has_in_place(const Nest *n, int pass)
 {
 	for (uint32_t k = 0; k < n->nstores; k++)
-		if (n->stores[k].to->in_place && (in_row_only(n, n->stores[k].v) || store_walk(n, k) == pass)) return true;
+		if (n->stores[k].to->in_place &&
+		    (in_row_only(n, n->stores[k].v) || store_walk(n, k) == pass))
+			return true;
 	return false;
 }
 
@@ -344,12 +369,15 @@ find_needs(Nest *n)
 			const Op *op = &n->c->b->ops[n->ops[k]];
 
 			for (int j = 0; is_reduction(op) && j < op->nout; j++)
-				if ((op->out[j].i || j == 0) && n->level[op->out[j].i] - 1 == p) need(n, op->in[0], p);
+				if ((op->out[j].i || j == 0) && n->level[op->out[j].i] - 1 == p)
+					need(n, op->in[0], p);
 		}
 		for (uint32_t k = 0; k < n->nstores; k++) {
 			if (in_row_only(n, n->stores[k].v) || store_walk(n, k) != p) continue;
 			need(n, n->stores[k].v, p);
-			if (has_in_place(n, p)) need(n, n->stores[k].v, p); /* named before anything is overwritten */
+			if (has_in_place(n, p))
+				need(n, n->stores[k].v,
+				     p); /* named before anything is overwritten */
 		}
 	}
 	for (uint32_t k = 0; k < n->nstores; k++)
@@ -379,10 +407,12 @@ put_store(Nest *n, Val v, const Sink *to, Ex x)
 		if (n->column && (n->loop[l].axes & n->reduced) == 0 && !outside) continue;
 		buf_printf(&guard, "%s%s == 0", guard.n ? " && " : "", n->loop[l].var);
 	}
-	if (n->column && !inner) buf_printf(&guard, "%s%s == 0", guard.n ? " && " : "", n->first_column);
+	if (n->column && !inner)
+		buf_printf(&guard, "%s%s == 0", guard.n ? " && " : "", n->first_column);
 	if (!to->ptr) {
 		n->c->uses_run = true;
-		put_line(b, depth, "%s%s%srun->sumsq += %s;", guard.n ? "if (" : "", guard.n ? guard.s : "", guard.n ? ") " : "", x.s);
+		put_line(b, depth, "%s%s%srun->sumsq += %s;", guard.n ? "if (" : "",
+			 guard.n ? guard.s : "", guard.n ? ") " : "", x.s);
 		return;
 	}
 	bc_strides(n->c, t, stride);
@@ -394,7 +424,8 @@ put_store(Nest *n, Val v, const Sink *to, Ex x)
 	else if (to->mode == STORE_add)
 		put_line(b, depth, "%s += %s;", place, x.s);
 	else
-		put_line(b, depth, "%s = (%s ? %s : 0) + %s;", place, to->flag, place, x.prec < P_add ? cg_text(n->c->g->a, "(%s)", x.s) : x.s);
+		put_line(b, depth, "%s = (%s ? %s : 0) + %s;", place, to->flag, place,
+			 x.prec < P_add ? cg_text(n->c->g->a, "(%s)", x.s) : x.s);
 }
 
 /* Flat index of the row, for what is kept on the stack. */
@@ -422,9 +453,11 @@ keep_rows(Nest *n, int pass, bool before)
 	for (uint32_t v = 1; v < n->c->b->nvals; v++) {
 		if (!n->row_buffer[v]) continue;
 		if (before && n->first[v] <= pass)
-			n->memo[v] = cg_text(n->c->g->a, "%s[%s]", n->row_buffer[v], row_index(n));
+			n->memo[v] =
+			    cg_text(n->c->g->a, "%s[%s]", n->row_buffer[v], row_index(n));
 		if (!before && n->first[v] == pass + 1)
-			put_line(&n->body, n->body_depth, "%s[%s] = %s;", n->row_buffer[v], row_index(n), value_at(n, (Val){v}, &n->id).s);
+			put_line(&n->body, n->body_depth, "%s[%s] = %s;", n->row_buffer[v],
+				 row_index(n), value_at(n, (Val){v}, &n->id).s);
 	}
 }
 
@@ -433,8 +466,9 @@ declare_rows(Nest *n)
 {
 	for (uint32_t v = 1; v < n->c->b->nvals; v++)
 		if (n->row_buffer[v])
-			put_line(&n->row, n->row_depth, "_Alignas(64) %s %s[%" PRId64 "];", cg_ctype(n->c->b->vals[v].type.dt),
-			    n->row_buffer[v], nest_count(n, n->inner));
+			put_line(&n->row, n->row_depth, "_Alignas(64) %s %s[%" PRId64 "];",
+				 cg_ctype(n->c->b->vals[v].type.dt), n->row_buffer[v],
+				 nest_count(n, n->inner));
 }
 
 /* Stores of one walk. Where one overwrites an operand all values are computed first, and it comes last. */
@@ -447,11 +481,14 @@ put_stores(Nest *n, int pass)
 		for (uint32_t k = 0; k < n->nstores; k++) {
 			Val v = n->stores[k].v;
 
-			if (in_row_only(n, v) || store_walk(n, k) != pass || (n->inside[v.i] && is_reduction(val_op(n->c->b, v)))) continue;
+			if (in_row_only(n, v) || store_walk(n, k) != pass ||
+			    (n->inside[v.i] && is_reduction(val_op(n->c->b, v))))
+				continue;
 			n->direct = careful ? 0 : v.i;
 			Ex x = value_at(n, v, &n->id);
 			n->direct = 0;
-			if (turn == n->stores[k].to->in_place) put_store(n, v, n->stores[k].to, x);
+			if (turn == n->stores[k].to->in_place)
+				put_store(n, v, n->stores[k].to, x);
 		}
 }
 
@@ -478,8 +515,10 @@ put_walk(Nest *n, int pass, bool parallel)
 		for (int l = 0, k = 0; l < n->nloops; l++) {
 			if (!(n->loop[l].axes & n->inner)) continue;
 			if (++k == loops)
-				put_line(&n->row, 0, "#pragma omp %ssimd%s%s", parallel && loops == 1 ? "parallel for " : "",
-				    clause.n ? clause.s : "", parallel && loops == 1 ? " schedule(static)" : "");
+				put_line(&n->row, 0, "#pragma omp %ssimd%s%s",
+					 parallel && loops == 1 ? "parallel for " : "",
+					 clause.n ? clause.s : "",
+					 parallel && loops == 1 ? " schedule(static)" : "");
 			open_loop(n, &n->row, depth + k - 1, &n->loop[l]);
 		}
 		buf_puts(&n->row, n->body.s);
@@ -487,7 +526,8 @@ put_walk(Nest *n, int pass, bool parallel)
 	}
 	reduce_end(n);
 	for (uint32_t k = 0; k < n->nstores; k++)
-		if (!in_row_only(n, n->stores[k].v) && store_walk(n, k) == pass && kept_in_memory(n, n->stores[k].v))
+		if (!in_row_only(n, n->stores[k].v) && store_walk(n, k) == pass &&
+		    kept_in_memory(n, n->stores[k].v))
 			n->stored[n->stores[k].v.i] = true;
 }
 
@@ -497,7 +537,9 @@ put_row_stores(Nest *n)
 	for (uint32_t k = 0; k < n->nstores; k++)
 		if (in_row_only(n, n->stores[k].v)) value_at(n, n->stores[k].v, &n->id);
 	for (uint32_t k = 0; k < n->nstores; k++)
-		if (in_row_only(n, n->stores[k].v)) put_store(n, n->stores[k].v, n->stores[k].to, value_at(n, n->stores[k].v, &n->id));
+		if (in_row_only(n, n->stores[k].v))
+			put_store(n, n->stores[k].v, n->stores[k].to,
+				  value_at(n, n->stores[k].v, &n->id));
 }
 
 /* for rows { walks } */
@@ -535,14 +577,17 @@ put_rows(Nest *n)
 	put_row_stores(n);
 	if (rows && !small && !parallel_inner) {
 		if (rows > 1)
-			put_line(&n->c->text, 0, "#pragma omp parallel for collapse(%d) schedule(static)", rows);
+			put_line(&n->c->text, 0,
+				 "#pragma omp parallel for collapse(%d) schedule(static)",
+				 rows);
 		else
 			put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
 	}
 	for (int l = 0; l < rows; l++)
 		open_loop(n, &n->c->text, n->c->depth + l, &n->loop[l]);
 	const char *first = n->row.n ? n->row.s + strspn(n->row.s, "\t") : "";
-	bool block = !rows && strncmp(first, "#pragma", 7) != 0; /* constants of this nest stay in a block of their own */
+	bool block = !rows && strncmp(first, "#pragma", 7) !=
+				  0; /* constants of this nest stay in a block of their own */
 
 	if (block) put_line(&n->c->text, n->c->depth, "{");
 	if (block) {
@@ -589,24 +634,30 @@ put_columns(Nest *n)
 	reduce_add(n, NULL);
 	put_stores(n, 0);
 	for (uint32_t k = 0; k < n->nstores; k++)
-		if (in_row_only(n, n->stores[k].v)) put_store(n, n->stores[k].v, n->stores[k].to, value_at(n, n->stores[k].v, &n->id));
+		if (in_row_only(n, n->stores[k].v))
+			put_store(n, n->stores[k].v, n->stores[k].to,
+				  value_at(n, n->stores[k].v, &n->id));
 
 	if (nest_count(n, all) >= PARALLEL_MIN && outer)
-		put_line(&n->c->text, 0, "#pragma omp parallel for collapse(%d) schedule(static)", outer + 1);
+		put_line(&n->c->text, 0,
+			 "#pragma omp parallel for collapse(%d) schedule(static)", outer + 1);
 	else if (nest_count(n, all) >= PARALLEL_MIN)
 		put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
 	for (int l = 0; l < outer; l++)
 		open_loop(n, &n->c->text, depth + l, &n->loop[l]);
-	put_line(&n->c->text, depth + outer, "for (int64_t %s = 0; %s < %s; %s += %d) {", e0, e0, column.size, e0, COLUMNS);
-	put_line(&n->c->text, depth + outer + 1, "const int64_t %s = %s + %d < %s ? %s + %d : %s;", e1, e0, COLUMNS,
-	    column.size, e0, COLUMNS, column.size);
+	put_line(&n->c->text, depth + outer, "for (int64_t %s = 0; %s < %s; %s += %d) {", e0,
+		 e0, column.size, e0, COLUMNS);
+	put_line(&n->c->text, depth + outer + 1,
+		 "const int64_t %s = %s + %d < %s ? %s + %d : %s;", e1, e0, COLUMNS,
+		 column.size, e0, COLUMNS, column.size);
 	if (head.n) buf_puts(&n->c->text, head.s);
 	for (int l = 0; l < rows; l++)
 		open_loop(n, &n->c->text, depth + outer + 1 + l, &n->loop[outer + 1 + l]);
 	if (n->row.n) buf_puts(&n->c->text, n->row.s);
 	if (n->body.n) {
 		put_line(&n->c->text, 0, "#pragma omp simd");
-		put_line(&n->c->text, n->row_depth, "for (int64_t %s = %s; %s < %s; %s++) {", e, e0, e, e1, e);
+		put_line(&n->c->text, n->row_depth, "for (int64_t %s = %s; %s < %s; %s++) {", e,
+			 e0, e, e1, e);
 		buf_puts(&n->c->text, n->body.s);
 		put_line(&n->c->text, n->row_depth, "}");
 	}
@@ -615,7 +666,8 @@ put_columns(Nest *n)
 	n->body_depth = depth + outer + 2;
 	n->rows_done = true;
 	reduce_end(n);
-	put_line(&n->c->text, depth + outer + 1, "for (int64_t %s = %s; %s < %s; %s++) {", e, e0, e, e1, e);
+	put_line(&n->c->text, depth + outer + 1, "for (int64_t %s = %s; %s < %s; %s++) {", e,
+		 e0, e, e1, e);
 	if (n->body.n) buf_puts(&n->c->text, n->body.s);
 	put_line(&n->c->text, depth + outer + 1, "}");
 	close_loops(&n->c->text, depth, outer + 1);
@@ -665,7 +717,8 @@ emit_kernel(CgBody *c, const uint32_t *ops, uint32_t nops)
 			if (!op->out[j].i) continue;
 			n->inside[op->out[j].i] = true;
 			for (uint32_t s = 0; s < x->nsinks; s++) {
-				n->stores = arena_grow(c->g->a, n->stores, n->nstores, n->nstores + 1, sizeof *n->stores);
+				n->stores = arena_grow(c->g->a, n->stores, n->nstores,
+						       n->nstores + 1, sizeof *n->stores);
 				n->stores[n->nstores].v = op->out[j];
 				n->stores[n->nstores++].to = &x->sinks[s];
 				if (x->sinks[s].ptr) bc_touch(c, op->out[j]);

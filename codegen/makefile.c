@@ -46,7 +46,9 @@ is_safe_path(const char *s, size_t n)
 	for (size_t k = 0; k < n; k++) {
 		char ch = s[k];
 
-		if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || strchr("._/-", ch))) return false;
+		if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
+		      (ch >= '0' && ch <= '9') || strchr("._/-", ch)))
+			return false;
 		if (ch == '.' && k + 1 < n && s[k + 1] == '.') return false;
 	}
 	return true;
@@ -93,9 +95,11 @@ remove_old(Ctx *c, const char *dir, const char *old, const char *const *files, s
 		size_t n = strcspn(old, "\n");
 
 		if (is_safe_path(old, n) && !is_listed(old, n, files, nfiles)) {
-			const char *path = join(c->perm, dir, cg_text(c->perm, "%.*s", (int)n, old));
+			const char *path =
+			    join(c->perm, dir, cg_text(c->perm, "%.*s", (int)n, old));
 
-			if (unlink(path) != 0 && errno != ENOENT) return fail(c, "cannot remove", path);
+			if (unlink(path) != 0 && errno != ENOENT)
+				return fail(c, "cannot remove", path);
 		}
 		old += n + (old[n] == '\n');
 	}
@@ -122,7 +126,9 @@ is_plain_path(const char *s)
 	for (; *s; s++) {
 		unsigned char ch = (unsigned char)*s;
 
-		if (ch >= 0x80 || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9')) continue;
+		if (ch >= 0x80 || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
+		    (ch >= '0' && ch <= '9'))
+			continue;
 		if (!strchr("._/+-,@", ch)) return false;
 	}
 	return true;
@@ -157,14 +163,17 @@ runtime_path(Ctx *c, const CgOptions *o, const char **out)
 	if (!realpath(o->dir, dir)) return fail(c, "cannot find", o->dir);
 	*out = cg_text(c->perm, "%s", relative(c->perm, dir, runtime));
 	if (is_plain_path(*out)) return true;
-	diag_error(c->diag, (Loc){0}, "make cannot hold the path of the runtime, '%s'; move it to one without spaces and special characters",
-	    *out);
+	diag_error(c->diag, (Loc){0},
+		   "make cannot hold the path of the runtime, '%s'; move it to one without "
+		   "spaces and special characters",
+		   *out);
 	return false;
 }
 
 static const char makefile[] =
     "#   make        builds stage_0\n"
-    "#   make run    runs it; ARGS=\"--data FILE --steps N ...\" is passed on (./stage_0 --help lists all)\n"
+    "#   make run    runs it; ARGS=\"--data FILE --steps N ...\" is passed on (./stage_0 "
+    "--help lists all)\n"
     "#   make clean  removes what was built\n"
     "\n"
     "# The runtime's sources.\n"
@@ -173,13 +182,17 @@ static const char makefile[] =
     "CC := %s\n"
     "endif\n"
     "OPT ?= -O3 -march=native\n"
-    "# Vector loops, with the meaning of NaN and infinity kept. Scratch memory is used for one type after another.\n"
-    "FLAGS := -std=gnu11 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-strict-aliasing -Wall -Wextra%s\n"
+    "# Vector loops, with the meaning of NaN and infinity kept. Scratch memory is used for one "
+    "type after another.\n"
+    "FLAGS := -std=gnu11 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast "
+    "-fno-strict-aliasing -Wall -Wextra%s\n"
     "comma := ,\n"
-    "# The OpenMP build of OpenBLAS where the system has several: the pthread one fights with our threads.\n"
+    "# The OpenMP build of OpenBLAS where the system has several: the pthread one fights with "
+    "our threads.\n"
     "OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-openmp))\n"
     "BLAS ?= $(if $(OPENBLAS),-L$(OPENBLAS) -Wl$(comma)-rpath$(comma)$(OPENBLAS)) -lopenblas\n"
-    "INCLUDE := -I$(RUNTIME) $(addprefix -I,$(firstword $(wildcard /usr/include/*/openblas-openmp)))\n"
+    "INCLUDE := -I$(RUNTIME) $(addprefix -I,$(firstword $(wildcard "
+    "/usr/include/*/openblas-openmp)))\n"
     "OBJ := $(patsubst $(RUNTIME)/%%.c,obj/%%.o,$(sort $(wildcard $(RUNTIME)/*.c)))\n"
     "HEADERS := $(wildcard $(RUNTIME)/*.h)\n"
     "# What the object files were made with: another command line makes them again.\n"
@@ -195,7 +208,8 @@ static const char makefile[] =
     "\t$(COMMAND) -c -o $@ $<\n"
     "\n"
     "obj/command: FORCE\n"
-    "\t@mkdir -p obj && { printf '%%s\\n' '$(COMMAND)' | cmp -s - $@ || printf '%%s\\n' '$(COMMAND)' > $@; }\n"
+    "\t@mkdir -p obj && { printf '%%s\\n' '$(COMMAND)' | cmp -s - $@ || printf '%%s\\n' "
+    "'$(COMMAND)' > $@; }\n"
     "\n"
     "run: stage_0\n"
     "\t./stage_0 $(ARGS)\n"
@@ -213,7 +227,8 @@ put_makefile(Ctx *c, const Module *m, const CgOptions *o, const char *runtime, B
 	buf_puts(out, "# Made by galvatronc: do not edit. Model ");
 	put_comment(out, name_str(m->names, m->model));
 	buf_puts(out, ".\n");
-	buf_printf(out, makefile, runtime, o->cc && is_plain_path(o->cc) ? o->cc : "gcc", f64 ? " -DGVRT_F64" : "");
+	buf_printf(out, makefile, runtime, o->cc && is_plain_path(o->cc) ? o->cc : "gcc",
+		   f64 ? " -DGVRT_F64" : "");
 }
 
 bool
@@ -224,11 +239,15 @@ cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program)
 	Buf make, manifest;
 
 	if (!old && !is_empty(o->dir)) {
-		diag_error(c->diag, (Loc){0}, "'%s' is not empty and was not made by galvatronc; give another folder with -o", o->dir);
+		diag_error(c->diag, (Loc){0},
+			   "'%s' is not empty and was not made by galvatronc; give another "
+			   "folder with -o",
+			   o->dir);
 		return false;
 	}
 	if (!runtime_path(c, o, &runtime)) return false;
-	if (!dir_make(join(c->perm, o->dir, "src"))) return fail(c, "cannot make", join(c->perm, o->dir, "src"));
+	if (!dir_make(join(c->perm, o->dir, "src")))
+		return fail(c, "cannot make", join(c->perm, o->dir, "src"));
 	buf_init(&make, c->perm);
 	buf_init(&manifest, c->perm);
 	put_makefile(c, m, o, runtime, &make);
@@ -236,6 +255,8 @@ cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program)
 	for (size_t k = 0; k < COUNTOF(files); k++)
 		buf_printf(&manifest, "%s\n", files[k]);
 	/* the manifest first: what is written next is then known to be ours */
-	return write_file(c, o->dir, files[2], manifest.s, manifest.n) && remove_old(c, o->dir, old, files, COUNTOF(files)) &&
-	       write_file(c, o->dir, files[1], program->s, program->n) && write_file(c, o->dir, files[0], make.s, make.n);
+	return write_file(c, o->dir, files[2], manifest.s, manifest.n) &&
+	       remove_old(c, o->dir, old, files, COUNTOF(files)) &&
+	       write_file(c, o->dir, files[1], program->s, program->n) &&
+	       write_file(c, o->dir, files[0], make.s, make.n);
 }

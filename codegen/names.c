@@ -20,22 +20,24 @@ struct Scope {
 
 /* Words of C and of the headers the emitted text includes, and names it uses itself. gv*, GV* and *_t are refused by rule. */
 static const char *const reserved[] = {
-    "auto",     "break",    "case",     "char",   "const",    "continue", "default", "do",
-    "double",   "else",     "enum",     "extern", "float",    "for",      "goto",    "if",
-    "inline",   "int",      "long",     "register", "restrict", "return", "short",   "signed",
-    "sizeof",   "static",   "struct",   "switch", "typedef",  "union",    "unsigned", "void",
-    "volatile", "while",    "asm",      "typeof", "bool",     "true",     "false",   "real",
-    "run",      "mb",       "name",     "rate",   "scratch",  "add",      "program", "main",
-    "step",     "forward",  "update",   "consts", "row",      "i",        "j",       "k",
-    "argc",     "argv",     "slot",     "turn",   "NULL",     "EOF",      "INFINITY", "NAN",
-    "linux",    "unix",     "I",        "signbit", "isnan",   "isinf",    "fabs",    "fabsf",
-    "sqrt",     "sqrtf",    "floor",    "memset", "memcpy",   "snprintf", "min",     "max",
-    "exp",      "log",      "pow",      "sin",    "cos",      "tanh",     "erf",     "abs",
-    "gamma",    "j0",       "j1",       "jn",     "y0",       "y1",       "yn",      "index",
-    "AT",       "NAME_MAX", "drem",     "significand", "scalb", "signgam", "stdin",  "stdout",
-    "stderr",   "remove",   "rename",   "printf", "puts",     "round",    "trunc",   "ceil",
-    "OVERFLOW", "UNDERFLOW", "DOMAIN",  "SING",   "PLOSS",    "TLOSS",    "HUGE",    "params",
-    "inputs",   "reports",  "memory",   "report_at", "rates",
+    "auto",     "break",       "case",     "char",    "const",     "continue", "default",
+    "do",       "double",      "else",     "enum",    "extern",    "float",    "for",
+    "goto",     "if",          "inline",   "int",     "long",      "register", "restrict",
+    "return",   "short",       "signed",   "sizeof",  "static",    "struct",   "switch",
+    "typedef",  "union",       "unsigned", "void",    "volatile",  "while",    "asm",
+    "typeof",   "bool",        "true",     "false",   "real",      "run",      "mb",
+    "name",     "rate",        "scratch",  "add",     "program",   "main",     "step",
+    "forward",  "update",      "consts",   "row",     "i",         "j",        "k",
+    "argc",     "argv",        "slot",     "turn",    "NULL",      "EOF",      "INFINITY",
+    "NAN",      "linux",       "unix",     "I",       "signbit",   "isnan",    "isinf",
+    "fabs",     "fabsf",       "sqrt",     "sqrtf",   "floor",     "memset",   "memcpy",
+    "snprintf", "min",         "max",      "exp",     "log",       "pow",      "sin",
+    "cos",      "tanh",        "erf",      "abs",     "gamma",     "j0",       "j1",
+    "jn",       "y0",          "y1",       "yn",      "index",     "AT",       "NAME_MAX",
+    "drem",     "significand", "scalb",    "signgam", "stdin",     "stdout",   "stderr",
+    "remove",   "rename",      "printf",   "puts",    "round",     "trunc",    "ceil",
+    "OVERFLOW", "UNDERFLOW",   "DOMAIN",   "SING",    "PLOSS",     "TLOSS",    "HUGE",
+    "params",   "inputs",      "reports",  "memory",  "report_at", "rates",
 };
 
 static bool
@@ -43,10 +45,14 @@ is_reserved(const char *s)
 {
 	size_t n = strlen(s);
 
-	if (strncmp(s, "gv", 2) == 0 || strncmp(s, "GV", 2) == 0 || strncmp(s, "M_", 2) == 0) return true;
-	if (strncmp(s, "FP_", 3) == 0 || strncmp(s, "MATH_", 5) == 0 || strncmp(s, "omp_", 4) == 0) return true;
+	if (strncmp(s, "gv", 2) == 0 || strncmp(s, "GV", 2) == 0 || strncmp(s, "M_", 2) == 0)
+		return true;
+	if (strncmp(s, "FP_", 3) == 0 || strncmp(s, "MATH_", 5) == 0 ||
+	    strncmp(s, "omp_", 4) == 0)
+		return true;
 	if (n > 2 && strcmp(s + n - 2, "_t") == 0) return true;
-	if (n > 4 && (strcmp(s + n - 4, "_MAX") == 0 || strcmp(s + n - 4, "_MIN") == 0)) return true;
+	if (n > 4 && (strcmp(s + n - 4, "_MAX") == 0 || strcmp(s + n - 4, "_MIN") == 0))
+		return true;
 	for (size_t k = 0; k < COUNTOF(reserved); k++)
 		if (strcmp(reserved[k], s) == 0) return true;
 	return false;

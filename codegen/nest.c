@@ -62,7 +62,8 @@ add_product(Nest *n, Buf *b, const char *text, int64_t coef, const Type *t)
 	if (coef < 0) coef = -coef;
 	buf_puts(b, text);
 	if (coef == 1) return;
-	size = t ? cg_stride(n->c->g, n->c->mesh, t, coef) : cg_text(n->c->g->a, "%" PRId64, coef);
+	size =
+	    t ? cg_stride(n->c->g, n->c->mesh, t, coef) : cg_text(n->c->g->a, "%" PRId64, coef);
 	buf_printf(b, " * %s", size);
 }
 
@@ -86,9 +87,11 @@ lin_text(Nest *n, const Lin *x, const Type *t)
 
 		if (b.n) buf_puts(&b, c < 0 ? " - " : " + ");
 		if (b.n && c < 0) c = -c;
-		buf_puts(&b, t ? cg_stride(n->c->g, n->c->mesh, t, c) : cg_text(n->c->g->a, "%" PRId64, c));
+		buf_puts(&b, t ? cg_stride(n->c->g, n->c->mesh, t, c)
+			       : cg_text(n->c->g->a, "%" PRId64, c));
 	}
-	return (Ex){b.s, parts == 1 && !strchr(b.s, ' ') && b.s[0] != '-' ? P_atom : P_add, x->deps};
+	return (Ex){b.s, parts == 1 && !strchr(b.s, ' ') && b.s[0] != '-' ? P_atom : P_add,
+		    x->deps};
 }
 
 const char *
@@ -163,7 +166,8 @@ nest_address(Nest *n, const Type *t, const int64_t *stride, int64_t offset, cons
 	for (int k = 0; k < t->n; k++) {
 		const Lin *at = env_at(e, t->ax[k].a);
 
-		ENSURE(at, "axis %s has no index in this loop nest", name_str(n->c->g->m->names, n->c->g->m->axes[t->ax[k].a.i].name));
+		ENSURE(at, "axis %s has no index in this loop nest",
+		       name_str(n->c->g->m->names, n->c->g->m->axes[t->ax[k].a.i].name));
 		lin_add(&x, at, stride[k]);
 	}
 	for (int k = 0; k < n->naxes; k++)

@@ -13,7 +13,10 @@ enum { MAX_TERMS = 12 };
 typedef struct Lin {
 	int64_t c, mb;
 	int64_t k[MAX_LOOPS];
-	struct { const char *text; int64_t coef; } term[MAX_TERMS];
+	struct {
+		const char *text;
+		int64_t coef;
+	} term[MAX_TERMS];
 	int nterms;
 	uint32_t deps; /* axes of the nest it depends on, terms included */
 } Lin;
@@ -26,7 +29,15 @@ typedef struct Env {
 } Env;
 
 /* Precedence of C operators, for parentheses where they are needed. */
-enum { P_cond = 1, P_logic = 3, P_compare = 8, P_add = 11, P_mul = 12, P_unary = 13, P_atom = 15 };
+enum {
+	P_cond = 1,
+	P_logic = 3,
+	P_compare = 8,
+	P_add = 11,
+	P_mul = 12,
+	P_unary = 13,
+	P_atom = 15
+};
 
 typedef struct Ex {
 	const char *s;
@@ -36,7 +47,7 @@ typedef struct Ex {
 
 typedef struct Loop {
 	uint32_t axes; /* mask */
-	int last;      /* the axis whose coefficient counts: innermost with more than one index */
+	int last; /* the axis whose coefficient counts: innermost with more than one index */
 	int64_t extent;
 	const char *var, *size;
 } Loop;
@@ -53,39 +64,43 @@ typedef struct Nest {
 	uint32_t reduced; /* axes the reductions of the nest sum over */
 	Env id;           /* every axis at its own index */
 
-	bool probe;     /* collecting addresses, printing nothing */
-	Lin *seen;      /* addresses that must stay linear when loops are merged */
+	bool probe; /* collecting addresses, printing nothing */
+	Lin *seen;  /* addresses that must stay linear when loops are merged */
 	uint32_t nseen, cseen;
-	uint32_t solo;  /* axes whose index is used apart: their loops are not merged */
+	uint32_t solo; /* axes whose index is used apart: their loops are not merged */
 
 	Loop loop[MAX_LOOPS];
 	int nloops;
-	uint32_t inner; /* axes of the loops inside the row */
+	uint32_t inner;  /* axes of the loops inside the row */
 	uint32_t direct; /* the value that is being stored: no name of its own */
-	int cond;       /* inside a condition: nothing may be hoisted out of the expression */
+	int cond;        /* inside a condition: nothing may be hoisted out of the expression */
 
-	struct { Val v; const Sink *to; } *stores;
+	struct {
+		Val v;
+		const Sink *to;
+	} * stores;
 	uint32_t nstores, cstores;
-	bool column;    /* sums go down the columns: rows are walked inside a block of columns */
+	bool column; /* sums go down the columns: rows are walked inside a block of columns */
 
 	const char *first_column, *column_index; /* of a block; an index inside it */
-	Buf *columns;   /* statements before the rows of a block */
-	int column_rows; /* loops over rows */
-	bool rows_done; /* of a block: sums are complete */
+	Buf *columns;                            /* statements before the rows of a block */
+	int column_rows;                         /* loops over rows */
+	bool rows_done;                          /* of a block: sums are complete */
 	const char *(*acc)[2]; /* [nops][results] what a reduction gathers in */
 	const char **mean;     /* [nops] */
 
-	int pass;       /* number of the walk over the row that is printed */
+	int pass; /* number of the walk over the row that is printed */
 	int npasses;
-	int *level;     /* [nvals] the first walk in which a value can be had */
+	int *level;      /* [nvals] the first walk in which a value can be had */
 	uint16_t **uses; /* [npasses][nvals] */
-	int *first;     /* [nvals] 1 + the walk that computes it */
-	const char **memo, **row_memo; /* [nvals] what an element is called here; kept through the row */
+	int *first;      /* [nvals] 1 + the walk that computes it */
+	const char **memo,
+	    **row_memo; /* [nvals] what an element is called here; kept through the row */
 	bool *stored;   /* [nvals] can be read back from its buffer */
 	const char **row_buffer; /* [nvals] kept on the stack from walk to walk */
-	Buf row, body;  /* statements of the row; of the innermost loop */
+	Buf row, body;           /* statements of the row; of the innermost loop */
 	int row_depth, body_depth;
-	Scope *scope;   /* names of loads that are hoisted */
+	Scope *scope; /* names of loads that are hoisted */
 } Nest;
 
 /* ==== nest.c ==== */

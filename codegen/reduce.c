@@ -14,7 +14,8 @@ enum { LONG_SUM = 4096 };
 bool
 is_reduction(const Op *op)
 {
-	return op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin || op->code == OP_moments;
+	return op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin ||
+	       op->code == OP_moments;
 }
 
 static const Op *
@@ -87,16 +88,21 @@ reduce_begin(Nest *n)
 
 			if (!gathers(n, op, j)) continue;
 			type = gather_type(n, op);
-			n->acc[k][j] = scope_take(n->scope, cg_text(n->c->g->a, "%s_%s", hint(n, op, j), is_extreme(op) ? "top" : "sum"));
+			n->acc[k][j] =
+			    scope_take(n->scope, cg_text(n->c->g->a, "%s_%s", hint(n, op, j),
+							 is_extreme(op) ? "top" : "sum"));
 			if (!n->column) {
-				put_line(&n->row, n->row_depth, "%s %s = %s;", type, n->acc[k][j], start_of(n, op));
+				put_line(&n->row, n->row_depth, "%s %s = %s;", type,
+					 n->acc[k][j], start_of(n, op));
 				continue;
 			}
-			put_line(n->columns, n->row_depth - n->column_rows, "%s %s[%d]%s;", type, n->acc[k][j], COLUMNS,
-			    is_extreme(op) ? "" : " = {0}");
+			put_line(n->columns, n->row_depth - n->column_rows, "%s %s[%d]%s;",
+				 type, n->acc[k][j], COLUMNS, is_extreme(op) ? "" : " = {0}");
 			if (is_extreme(op)) {
-				put_line(n->columns, n->row_depth - n->column_rows, "for (int t = 0; t < %d; t++)", COLUMNS);
-				put_line(n->columns, n->row_depth - n->column_rows + 1, "%s[t] = %s;", n->acc[k][j], start_of(n, op));
+				put_line(n->columns, n->row_depth - n->column_rows,
+					 "for (int t = 0; t < %d; t++)", COLUMNS);
+				put_line(n->columns, n->row_depth - n->column_rows + 1,
+					 "%s[t] = %s;", n->acc[k][j], start_of(n, op));
 			}
 		}
 }
@@ -112,25 +118,35 @@ reduce_add(Nest *n, Buf *clause)
 			Ex x;
 
 			if (!gathers(n, op, j)) continue;
-			acc = n->column ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
+			acc = n->column
+				  ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index)
+				  : n->acc[k][j];
 			x = value_at(n, op->in[0], &n->id);
 			if (is_extreme(op) || (op->code == OP_moments && j == 1)) {
 				const char *t = scope_take(n->scope, "t");
 
 				if (op->code == OP_moments && j == 1 && attr_int(op, AK_center))
-					x = ex_binary(n, x, "-", P_add, (Ex){n->mean[k], P_atom, 0});
-				put_line(&n->body, n->body_depth, "const %s %s = %s;", cg_ctype(bc_type(n->c, op->in[0])->dt), t, x.s);
+					x = ex_binary(n, x, "-", P_add,
+						      (Ex){n->mean[k], P_atom, 0});
+				put_line(&n->body, n->body_depth, "const %s %s = %s;",
+					 cg_ctype(bc_type(n->c, op->in[0])->dt), t, x.s);
 				x.s = t;
 			}
 			if (is_extreme(op))
-				put_line(&n->body, n->body_depth, "%s = %s %c %s ? %s : %s;", acc, x.s, op->code == OP_rmax ? '>' : '<', acc,
-				    x.s, acc);
+				put_line(&n->body, n->body_depth, "%s = %s %c %s ? %s : %s;",
+					 acc, x.s, op->code == OP_rmax ? '>' : '<', acc, x.s,
+					 acc);
 			else if (op->code == OP_moments && j == 1)
-				put_line(&n->body, n->body_depth, "%s += %s * %s;", acc, x.s, x.s);
+				put_line(&n->body, n->body_depth, "%s += %s * %s;", acc, x.s,
+					 x.s);
 			else
 				put_line(&n->body, n->body_depth, "%s += %s;", acc, x.s);
 			if (clause)
-				buf_printf(clause, " reduction(%s : %s)", op->code == OP_rmax ? "max" : op->code == OP_rmin ? "min" : "+", acc);
+				buf_printf(clause, " reduction(%s : %s)",
+					   op->code == OP_rmax   ? "max"
+					   : op->code == OP_rmin ? "min"
+								 : "+",
+					   acc);
 		}
 }
 
@@ -149,12 +165,16 @@ static const char *
 result_text(Nest *n, uint32_t k, int j)
 {
 	const Op *op = op_at(n, k);
-	const char *acc = n->column ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index) : n->acc[k][j];
+	const char *acc = n->column
+			      ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index)
+			      : n->acc[k][j];
 
 	if (op->code != OP_moments) return acc;
 	if (j == 0) return cg_text(n->c->g->a, "%s / %s", acc, divisor(n));
-	return cg_text(n->c->g->a, "1 / gv_sqrt(%s%s / %s%s + %s)", gather_type(n, op)[0] == 'd' ? "(real)(" : "", acc, divisor(n),
-	    gather_type(n, op)[0] == 'd' ? ")" : "", literal(n->c->g, DT_f32, attr_num(op, AK_eps)));
+	return cg_text(n->c->g->a, "1 / gv_sqrt(%s%s / %s%s + %s)",
+		       gather_type(n, op)[0] == 'd' ? "(real)(" : "", acc, divisor(n),
+		       gather_type(n, op)[0] == 'd' ? ")" : "",
+		       literal(n->c->g, DT_f32, attr_num(op, AK_eps)));
 }
 
 /* Row: results get their names. Columns: they are stored, in the loop over the block that is open in n->body. */
@@ -168,13 +188,17 @@ reduce_end(Nest *n)
 			const char *x, *type;
 
 			if (!gathers(n, op, j)) {
-				if (op->code == OP_moments && j == 0 && v.i && !attr_int(op, AK_center)) n->row_memo[v.i] = "0";
+				if (op->code == OP_moments && j == 0 && v.i &&
+				    !attr_int(op, AK_center))
+					n->row_memo[v.i] = "0";
 				continue;
 			}
 			x = result_text(n, k, j);
 			if (n->column) {
 				for (uint32_t s = 0; s < n->nstores; s++)
-					if (n->stores[s].v.i == v.i) put_store(n, v, n->stores[s].to, (Ex){x, P_atom, n->inner});
+					if (n->stores[s].v.i == v.i)
+						put_store(n, v, n->stores[s].to,
+							  (Ex){x, P_atom, n->inner});
 				continue;
 			}
 			type = v.i ? cg_ctype(bc_type(n->c, v)->dt) : "real";
@@ -185,7 +209,8 @@ reduce_end(Nest *n)
 			if (gather_type(n, op)[0] == 'd' && type[0] == 'r' && j == 0)
 				x = cg_text(n->c->g->a, "(real)(%s)", x);
 			n->mean[k] = v.i ? bc_elem(n->c, v) : scope_take(n->scope, "mean");
-			put_line(&n->row, n->row_depth, "const %s %s = %s;", type, n->mean[k], x);
+			put_line(&n->row, n->row_depth, "const %s %s = %s;", type, n->mean[k],
+				 x);
 			if (v.i) n->row_memo[v.i] = n->mean[k];
 		}
 }

@@ -54,9 +54,11 @@ expand_calls(Cg *g)
 		for (uint32_t t = 0; t < turns; t++)
 			for (uint32_t j = k; j < end; j++) {
 				const Action *x = &m->actions[s->action + j];
-				Call c = {(uint32_t)((int64_t)x->inst + (int64_t)t * x->stride), x->bk};
+				Call c = {(uint32_t)((int64_t)x->inst + (int64_t)t * x->stride),
+					  x->bk};
 
-				ENSURE(x->kind == ACT_body && c.inst < m->ninsts, "a loop over layers holds something else than bodies");
+				ENSURE(x->kind == ACT_body && c.inst < m->ninsts,
+				       "a loop over layers holds something else than bodies");
 				PUSH(g->a, g->calls, g->ncalls, g->ccalls, c);
 				g->called[m->types[m->insts[c.inst].type].body[c.bk]] = true;
 			}
@@ -71,7 +73,9 @@ order_ports(const Body *b, uint32_t *order)
 	for (uint32_t p = 0; p < b->nports; p++) {
 		uint32_t at = p;
 
-		for (; at > 0 && b->vals[b->ports[order[at - 1]].v.i].def > b->vals[b->ports[p].v.i].def; at--)
+		for (; at > 0 &&
+		       b->vals[b->ports[order[at - 1]].v.i].def > b->vals[b->ports[p].v.i].def;
+		     at--)
 			order[at] = order[at - 1];
 		order[at] = p;
 	}
@@ -81,16 +85,18 @@ static void
 find_late(Cg *g)
 {
 	const Module *m = g->m;
-	bool *param = NEW_N(g->a, bool, m->nparams + 1), *cot = NEW_N(g->a, bool, m->mem.ncot + 1);
+	bool *param = NEW_N(g->a, bool, m->nparams + 1),
+	     *cot = NEW_N(g->a, bool, m->mem.ncot + 1);
 	Ref loss = m->nreports ? m->reports[0].ref : (Ref){0};
 
-	g->late = NEW_N(g->a, bool *, m->ninsts * BK_COUNT);
+	g->late = NEW_N(g->a, bool *, m->ninsts *BK_COUNT);
 	g->prepare = NEW_N(g->a, uint8_t *, m->ninsts * BK_COUNT);
 	for (uint32_t k = 0; k < g->ncalls; k++) {
 		const Call *c = &g->calls[k];
 		const Instance *n = &m->insts[c->inst];
 		const Body *b = body_of(g, c->inst, c->bk);
-		uint32_t *order = NEW_N(g->a, uint32_t, b->nports + 1), at = c->inst * BK_COUNT + c->bk;
+		uint32_t *order = NEW_N(g->a, uint32_t, b->nports + 1),
+			 at = c->inst * BK_COUNT + c->bk;
 
 		g->late[at] = NEW_N(g->a, bool, b->nports);
 		g->prepare[at] = NEW_N(g->a, uint8_t, b->nports);
@@ -105,12 +111,19 @@ find_late(Cg *g)
 				param[n->params[port->slot]] = true;
 			}
 			if (port->kind == PORT_dx) r = n->args[port->slot];
-			if ((port->kind != PORT_cot && port->kind != PORT_dx) || r.kind != REF_result || cot[cot_index(g, r)]) continue;
+			if ((port->kind != PORT_cot && port->kind != PORT_dx) ||
+			    r.kind != REF_result || cot[cot_index(g, r)])
+				continue;
 			cot[cot_index(g, r)] = true;
 			if (port->kind == PORT_dx)
-				g->prepare[at][p] = m->mem.cot[cot_index(g, r)].shared ? PREPARE_zero : PREPARE_nothing;
+				g->prepare[at][p] = m->mem.cot[cot_index(g, r)].shared
+							? PREPARE_zero
+							: PREPARE_nothing;
 			else
-				g->prepare[at][p] = loss.kind == REF_result && loss.i == r.i && loss.result == r.result ? PREPARE_one : PREPARE_zero;
+				g->prepare[at][p] = loss.kind == REF_result && loss.i == r.i &&
+							    loss.result == r.result
+							? PREPARE_one
+							: PREPARE_zero;
 		}
 	}
 }
@@ -125,7 +138,8 @@ written_by_earlier(const Body *b, uint32_t p)
 
 		if (q == p || b->ports[q].v.i != b->ports[p].v.i) continue;
 		if (k == PORT_out && b->ports[p].kind == PORT_save) return true;
-		if (q < p && k == b->ports[p].kind && (k == PORT_out || k == PORT_save)) return true;
+		if (q < p && k == b->ports[p].kind && (k == PORT_out || k == PORT_save))
+			return true;
 	}
 	return false;
 }
@@ -145,8 +159,9 @@ dx_mode(Cg *g, uint32_t type, const Port *port, PortMode *mode)
 	if (inputs == n) return; /* an input has no gradient */
 	if (inputs)
 		cg_error(g, g->m->insts[g->insts_of[type][0]].loc,
-		    "some calls of '%s' take an input where others take a result; the host target cannot tell them apart yet",
-		    name_str(g->m->names, g->m->types[type].name));
+			 "some calls of '%s' take an input where others take a result; the "
+			 "host target cannot tell them apart yet",
+			 name_str(g->m->names, g->m->types[type].name));
 	mode->mode = shared == 0 ? STORE_set : shared == n ? STORE_add : STORE_flag;
 	mode->own_flag = mode->mode == STORE_flag;
 }
@@ -187,10 +202,12 @@ find_modes(Cg *g, uint32_t type, BodyKind bk, uint32_t body)
 		mode->mode = STORE_none;
 		switch (port->kind) {
 		case PORT_out:
-			if (!l || (l->out_at[port->slot] >= 0 && !written_by_earlier(b, p))) mode->mode = STORE_set;
+			if (!l || (l->out_at[port->slot] >= 0 && !written_by_earlier(b, p)))
+				mode->mode = STORE_set;
 			break;
 		case PORT_save:
-			if (l->saved_at[port->slot] >= 0 && !written_by_earlier(b, p)) mode->mode = STORE_set;
+			if (l->saved_at[port->slot] >= 0 && !written_by_earlier(b, p))
+				mode->mode = STORE_set;
 			break;
 		case PORT_carry_out: mode->mode = STORE_set; break;
 		case PORT_norm: mode->mode = STORE_add; break;
@@ -212,7 +229,8 @@ cg_schedule(Cg *g)
 	g->modes = NEW_N(g->a, PortMode *, m->nbodies);
 	for (uint32_t l = 0; l < m->ntypes; l++)
 		for (int k = 0; k < BK_COUNT; k++)
-			if (m->types[l].body[k]) find_modes(g, l, (BodyKind)k, m->types[l].body[k]);
+			if (m->types[l].body[k])
+				find_modes(g, l, (BodyKind)k, m->types[l].body[k]);
 	if (m->const_body) find_modes(g, 0, BK_const, m->const_body);
 	for (uint32_t b = 1; b < m->nbodies; b++)
 		if (!g->called[b]) g->body_name[b] = NULL;

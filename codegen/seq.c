@@ -35,7 +35,12 @@ regular(Cg *g, int64_t a, int64_t d, int64_t p, uint32_t first)
 	if (a || (!d && !p)) buf_printf(&b, "%" PRId64, a);
 	if (d) buf_printf(&b, "%si", b.n ? (d < 0 ? " - " : " + ") : d < 0 ? "-" : "");
 	if (d && d != 1 && d != -1) buf_printf(&b, " * %" PRId64, d < 0 ? -d : d);
-	if (p) buf_printf(&b, "%s(i & 1) * %" PRId64, b.n ? (p < 0 ? " - " : " + ") : p < 0 ? "-" : "", p < 0 ? -p : p);
+	if (p)
+		buf_printf(&b, "%s(i & 1) * %" PRId64,
+			   b.n     ? (p < 0 ? " - " : " + ")
+			   : p < 0 ? "-"
+				   : "",
+			   p < 0 ? -p : p);
 	return b.s;
 }
 
@@ -53,9 +58,11 @@ seq_expr(Cg *g, const int64_t *x, uint32_t n, const char *hint, bool *varies)
 	*varies = true;
 	if (is_regular(x, n, &d, &p)) return regular(g, x[0], d, p, 0);
 	if (is_regular(x + 1, n - 1, &d, &p))
-		return cg_text(g->a, "(i == 0 ? %" PRId64 " : %s)", x[0], regular(g, x[1], d, p, 1));
+		return cg_text(g->a, "(i == 0 ? %" PRId64 " : %s)", x[0],
+			       regular(g, x[1], d, p, 1));
 	if (is_regular(x, n - 1, &d, &p))
-		return cg_text(g->a, "(i == %u ? %" PRId64 " : %s)", n - 1, x[n - 1], regular(g, x[0], d, p, 0));
+		return cg_text(g->a, "(i == %u ? %" PRId64 " : %s)", n - 1, x[n - 1],
+			       regular(g, x[0], d, p, 0));
 	name = scope_take(g->file, hint);
 	buf_printf(&g->tables, "static const int64_t %s[%u] = {", name, n);
 	for (uint32_t k = 0; k < n; k++)

@@ -53,7 +53,8 @@ read_records(const char *path, size_t *n)
 		    fread(&x->n, sizeof x->n, 1, f) != 1)
 			die("short file", path);
 		x->x = malloc(x->n * sizeof *x->x + 1);
-		if (!x->x || fread(x->x, sizeof *x->x, x->n, f) != x->n) die("short file", path);
+		if (!x->x || fread(x->x, sizeof *x->x, x->n, f) != x->n)
+			die("short file", path);
 	}
 	fclose(f);
 	return r;
@@ -110,7 +111,8 @@ gvrt_report(GvrtRun *r, int64_t mb)
 	const GvrtProgram *p = r->state->p;
 	const unsigned char *slot = r->arena + p->slots + mb % p->nslots * p->slot_bytes;
 	for (size_t k = 0; k < p->nreports; k++)
-		r->state->sums[k] += (double)*(const real *)(const void *)(slot + p->report_at[k]);
+		r->state->sums[k] +=
+		    (double)*(const real *)(const void *)(slot + p->report_at[k]);
 }
 
 void
@@ -129,18 +131,22 @@ each_param(GvrtRun *r, FILE *f)
 		for (uint32_t i = 0; i < q->repeat; i++) {
 			char name[256];
 			if (q->suffix)
-				snprintf(name, sizeof name, "%s%u%s", q->prefix, q->first + i * q->by, q->suffix);
+				snprintf(name, sizeof name, "%s%u%s", q->prefix,
+					 q->first + i * q->by, q->suffix);
 			else
 				snprintf(name, sizeof name, "%s", q->prefix);
 			int64_t at = q->at + (int64_t)i * q->stride;
 			if (f) {
-				write_record(f, "grad:", name, (const real *)(void *)(r->arena + p->grad + at), q->count);
+				write_record(f, "grad:", name,
+					     (const real *)(void *)(r->arena + p->grad + at),
+					     q->count);
 				continue;
 			}
 			const Record *in = find(r->state, name);
 			if (in->n != (uint64_t)q->count) die("another size of", name);
 			for (int64_t j = 0; j < q->count; j++)
-				((real *)(void *)(r->arena + p->param + at))[j] = (real)in->x[j];
+				((real *)(void *)(r->arena + p->param + at))[j] =
+				    (real)in->x[j];
 		}
 	}
 }
@@ -149,7 +155,8 @@ int
 gvrt_main(int argc, char **argv, const GvrtProgram *p)
 {
 	struct GvrtState s = {.p = p};
-	GvrtRun r = {.train = true, .seed = p->train.seed, .scale = 1, .c1 = 1, .c2 = 1, .state = &s};
+	GvrtRun r = {
+	    .train = true, .seed = p->train.seed, .scale = 1, .c1 = 1, .c2 = 1, .state = &s};
 	if (argc != 3) die("usage", "stage_0 IN OUT");
 	s.in = read_records(argv[1], &s.nin);
 	r.arena = aligned_alloc(64, (size_t)(p->arena_bytes + 63) / 64 * 64);

@@ -78,7 +78,10 @@ typedef struct Case {
 static Module *
 lower(Ctx *c, const Case *x)
 {
-	FeOptions fe = {.path = x->file ? x->file : x->name, .set = x->set, .precision = DT_f64, .host = true};
+	FeOptions fe = {.path = x->file ? x->file : x->name,
+			.set = x->set,
+			.precision = DT_f64,
+			.host = true};
 	PassOptions po = {0};
 	while (fe.nset < 16 && x->set[fe.nset])
 		fe.nset++;
@@ -106,7 +109,8 @@ static void
 put_param(Ctx *c, FILE *f, const Module *m, uint32_t k, const double *x, uint64_t n)
 {
 	const Param *p = &m->params[k];
-	const char *name = name_str(m->names, p->name), *open = strchr(name, '{'), *close = open ? strchr(open, '}') : NULL;
+	const char *name = name_str(m->names, p->name), *open = strchr(name, '{'),
+		   *close = open ? strchr(open, '}') : NULL;
 	if (!p->per.i || !close) {
 		put_record(f, name, x, n);
 		return;
@@ -129,16 +133,20 @@ set_values(Ctx *c, Eval *e, const Module *m, FILE *f)
 		uint64_t n = (uint64_t)type_count(m, NULL, &m->params[k].type);
 		double *x = NEW_N(c->perm, double, n);
 		for (uint64_t i = 0; i < n; i++)
-			x[i] = 0.3 * rng_normal(key + k, i) + (m->params[k].init == INIT_value ? m->params[k].init_a : 0);
+			x[i] = 0.3 * rng_normal(key + k, i) +
+			       (m->params[k].init == INIT_value ? m->params[k].init_a : 0);
 		eval_set(e, name_str(m->names, m->params[k].name), x, n);
 		put_param(c, f, m, k, x, n);
 	}
 	for (uint32_t k = 0; k < m->ninputs; k++) {
 		const Input *in = &m->inputs[k];
 		uint64_t n = (uint64_t)type_count(m, NULL, &in->type);
-		double *x = NEW_N(c->perm, double, n), range = in->range.i ? (double)m->axes[in->range.i].extent : 2;
+		double *x = NEW_N(c->perm, double, n),
+		       range = in->range.i ? (double)m->axes[in->range.i].extent : 2;
 		for (uint64_t i = 0; i < n; i++)
-			x[i] = dtype_float(in->type.dt) ? rng_normal(key - k - 1, i) : floor(range * rng_uniform(key - k - 1, i));
+			x[i] = dtype_float(in->type.dt)
+				   ? rng_normal(key - k - 1, i)
+				   : floor(range * rng_uniform(key - k - 1, i));
 		eval_set(e, name_str(m->names, in->name), x, n);
 		put_record(f, name_str(m->names, in->name), x, n);
 	}
@@ -155,7 +163,8 @@ compare(Ctx *c, const Case *x, const Module *m, const Eval *e, const char *path)
 	check(s != NULL, x->name, "the program wrote no results");
 	for (uint32_t k = 0; k < m->nparams; k++) {
 		const double *g;
-		size_t count = eval_get(e, text(c, "grad:%s", name_str(m->names, m->params[k].name)), &g);
+		size_t count =
+		    eval_get(e, text(c, "grad:%s", name_str(m->names, m->params[k].name)), &g);
 		for (size_t i = 0; i < count; i++)
 			all += g[i] * g[i];
 	}
@@ -166,7 +175,8 @@ compare(Ctx *c, const Case *x, const Module *m, const Eval *e, const char *path)
 		memcpy(&len, s, 4);
 		memcpy(&got, s + 4 + len + 8, 8);
 		if (eval_get(e, name_str(m->names, m->reports[k].name), &want) == 1)
-			check(fabs(got - *want) <= x->tolerance * fabs(*want), x->name, "a report differs");
+			check(fabs(got - *want) <= x->tolerance * fabs(*want), x->name,
+			      "a report differs");
 		s += 4 + len + 16;
 	}
 	/* gradients come in the table's order: like layers are next to each other */
@@ -179,11 +189,16 @@ compare(Ctx *c, const Case *x, const Module *m, const Eval *e, const char *path)
 		memcpy(name, s + 4, len < 255 ? len : 255);
 		memcpy(&count, s + 4 + len, 8);
 		s += 12 + len;
-		if (eval_get(e, name, &g) != count) { /* one entry of a parameter that has many */
+		if (eval_get(e, name, &g) !=
+		    count) { /* one entry of a parameter that has many */
 			for (uint32_t k = 0; k < m->nparams; k++) {
-				const char *p = name_str(m->names, m->params[k].name), *open = strchr(p, '{'), *close = open ? strchr(open, '}') : NULL;
+				const char *p = name_str(m->names, m->params[k].name),
+					   *open = strchr(p, '{'),
+					   *close = open ? strchr(open, '}') : NULL;
 				size_t before = open ? (size_t)(open - p) : 0;
-				if (!m->params[k].per.i || !close || strncmp(name + 5, p, before) != 0) continue;
+				if (!m->params[k].per.i || !close ||
+				    strncmp(name + 5, p, before) != 0)
+					continue;
 				char *rest;
 				unsigned long entry = strtoul(name + 5 + before, &rest, 10);
 				if (strcmp(rest, close + 1) != 0) continue;
@@ -199,7 +214,9 @@ compare(Ctx *c, const Case *x, const Module *m, const Eval *e, const char *path)
 			part += g[i] * g[i];
 		}
 		double scale = fmax(sqrt(part), 1e-3 * sqrt(all));
-		if (!(sqrt(off) <= x->tolerance * scale)) printf("codegen: %s: %s is off by %g of %g\n", x->name, name, sqrt(off), scale);
+		if (!(sqrt(off) <= x->tolerance * scale))
+			printf("codegen: %s: %s is off by %g of %g\n", x->name, name, sqrt(off),
+			       scale);
 		check(sqrt(off) <= x->tolerance * scale, x->name, "a gradient differs");
 		if (sqrt(off) / scale > worst) worst = sqrt(off) / scale;
 		seen++;
@@ -214,15 +231,22 @@ numerics(const Case *x)
 	Ctx c = new_ctx();
 	Module *m = lower(&c, x);
 	check(m != NULL, x->name, "does not reach level mem");
-	const char *dir = text(&c, "%s/program", folder), *in = text(&c, "%s/in", folder), *out = text(&c, "%s/out", folder);
+	const char *dir = text(&c, "%s/program", folder), *in = text(&c, "%s/in", folder),
+		   *out = text(&c, "%s/out", folder);
 	Buf once, twice;
 	buf_init(&once, c.perm);
 	buf_init(&twice, c.perm);
 	clear(&c, dir);
 	if (m && cg_program(&c, m, &once) && cg_program(&c, m, &twice)) {
-		check(once.n == twice.n && memcmp(once.s, twice.s, once.n) == 0, x->name, "emitted twice, different bytes");
-		check(cg_emit(&c, m, &(CgOptions){.dir = dir, .runtime_dir = "runtime"}), x->name, "is not written");
-		Eval *e = eval_new(m, &(EvalOptions){.f64 = true, .seed = m->train.seed, .train = true, .ranks = 1}, c.diag);
+		check(once.n == twice.n && memcmp(once.s, twice.s, once.n) == 0, x->name,
+		      "emitted twice, different bytes");
+		check(cg_emit(&c, m, &(CgOptions){.dir = dir, .runtime_dir = "runtime"}),
+		      x->name, "is not written");
+		Eval *e =
+		    eval_new(m,
+			     &(EvalOptions){
+				 .f64 = true, .seed = m->train.seed, .train = true, .ranks = 1},
+			     c.diag);
 		FILE *f = fopen(in, "wb");
 		double loss;
 		check(e && f, x->name, "cannot be interpreted");
@@ -232,13 +256,18 @@ numerics(const Case *x)
 			check(eval_run(e, &loss), x->name, "the interpreter fails");
 			Buf cmd;
 			buf_init(&cmd, c.perm);
-			buf_printf(&cmd,
-			    "${CC:-gcc} -std=gnu11 -O1 -fopenmp -fno-strict-aliasing -Wall -Wextra -Werror -DGVRT_F64 -Iruntime "
-			    "$(ls -d /usr/include/*/openblas-openmp 2>/dev/null | sed 's/^/-I/') -o %s/run %s/src/stage_0.c tests/codegen/drive.c "
-			    "runtime/kernels.c runtime/attention.c runtime/rng.c -lopenblas -lm && %s/run %s %s",
+			buf_printf(
+			    &cmd,
+			    "${CC:-gcc} -std=gnu11 -O1 -fopenmp -fno-strict-aliasing -Wall "
+			    "-Wextra -Werror -DGVRT_F64 -Iruntime "
+			    "$(ls -d /usr/include/*/openblas-openmp 2>/dev/null | sed "
+			    "'s/^/-I/') -o %s/run %s/src/stage_0.c tests/codegen/drive.c "
+			    "runtime/kernels.c runtime/attention.c runtime/rng.c -lopenblas "
+			    "-lm && %s/run %s %s",
 			    folder, dir, folder, in, out);
 			unlink(out);
-			check(run(cmd.s) == 0, x->name, "the emitted program does not compile or run");
+			check(run(cmd.s) == 0, x->name,
+			      "the emitted program does not compile or run");
 			compare(&c, x, m, e, out);
 		}
 		eval_free(e);
@@ -254,7 +283,8 @@ numerics(const Case *x)
 static void
 hostile(void)
 {
-	static const char *const bad[] = {"a*/b", "\"); system(\"x", "x\\\n#error", "%s%n", "int", "\?\?/", "", "0"};
+	static const char *const bad[] = {
+	    "a*/b", "\"); system(\"x", "x\\\n#error", "%s%n", "int", "\?\?/", "", "0"};
 	const Case x = {.name = "hostile", .file = "tests/codegen/odd.gdl"};
 	Ctx c = new_ctx();
 	Module *m = lower(&c, &x);
@@ -280,7 +310,10 @@ hostile(void)
 	buf_init(&out, c.perm);
 	check(cg_program(&c, m, &out), x.name, "is not emitted");
 	check(out.s && file_write(file, out.s, out.n), x.name, "is not written");
-	check(run(text(&c, "${CC:-gcc} -std=gnu11 -fopenmp -Wall -Wextra -Werror -DGVRT_F64 -Iruntime -fsyntax-only '%s'", file)) == 0,
+	check(run(text(&c,
+		       "${CC:-gcc} -std=gnu11 -fopenmp -Wall -Wextra -Werror -DGVRT_F64 "
+		       "-Iruntime -fsyntax-only '%s'",
+		       file)) == 0,
 	      x.name, "what was emitted does not compile");
 	free_ctx(&c);
 }
@@ -320,12 +353,16 @@ folders(void)
 	put_file(&c, dir, "mine", "not the compiler's\n");
 	put_file(&c, dir, "src/stage_7.c", "of a plan with more stages\n");
 	put_file(&c, folder, "outside", "keep\n");
-	put_file(&c, dir, "src/manifest", "galvatronc manifest 1\nMakefile\nsrc/stage_7.c\nsrc/manifest\n../outside\n/etc/none\n");
+	put_file(&c, dir, "src/manifest",
+		 "galvatronc manifest "
+		 "1\nMakefile\nsrc/stage_7.c\nsrc/manifest\n../outside\n/etc/none\n");
 	check(cg_emit(&c, m, &o), x.name, "is not written again");
 	check(exists(&c, dir, "mine"), x.name, "a file of the user's was removed");
-	check(!exists(&c, dir, "src/stage_7.c"), x.name, "a file of the old manifest is still there");
+	check(!exists(&c, dir, "src/stage_7.c"), x.name,
+	      "a file of the old manifest is still there");
 	check(exists(&c, folder, "outside"), x.name, "a manifest reached outside its folder");
-	check(exists(&c, dir, "src/stage_0.c") && exists(&c, dir, "Makefile"), x.name, "files are missing");
+	check(exists(&c, dir, "src/stage_0.c") && exists(&c, dir, "Makefile"), x.name,
+	      "files are missing");
 
 	const char *other = text(&c, "%s/other", folder);
 	clear(&c, other);
@@ -333,7 +370,8 @@ folders(void)
 	put_file(&c, other, "precious", "data\n");
 	FILE *null = fopen("/dev/null", "w");
 	c.diag = diag_new(c.perm, c.names, null);
-	check(!cg_emit(&c, m, &(CgOptions){.dir = other, .runtime_dir = "runtime"}), x.name, "a folder of the user's was written to");
+	check(!cg_emit(&c, m, &(CgOptions){.dir = other, .runtime_dir = "runtime"}), x.name,
+	      "a folder of the user's was written to");
 	check(diag_errors(c.diag) == 1, x.name, "not one error");
 	check(!exists(&c, other, "Makefile"), x.name, "a folder of the user's was written to");
 	fclose(null);
@@ -345,18 +383,40 @@ main(void)
 {
 	static const Case cases[] = {
 	    {.name = "odd", .file = "tests/codegen/odd.gdl", .tolerance = 1e-10},
-	    {.name = "gpt", .file = "tests/models/gpt.gdl", .microbatches = 3, .tolerance = 1e-10},
-	    {.name = "llama", .file = "tests/models/llama.gdl", .recompute = RC_full, .tolerance = 1e-10},
-	    {.name = "gpt2", .file = "models/gpt2.gdl", .microbatches = 2, .recompute = RC_selective, .tolerance = 1e-10,
+	    {.name = "gpt",
+	     .file = "tests/models/gpt.gdl",
+	     .microbatches = 3,
+	     .tolerance = 1e-10},
+	    {.name = "llama",
+	     .file = "tests/models/llama.gdl",
+	     .recompute = RC_full,
+	     .tolerance = 1e-10},
+	    {.name = "gpt2",
+	     .file = "models/gpt2.gdl",
+	     .microbatches = 2,
+	     .recompute = RC_selective,
+	     .tolerance = 1e-10,
 	     .set = {"batch=4", "seq=9", "vocab=50", "embed=24", "heads=3", "layers=3"}},
-	    {.name = "bert", .file = "models/bert.gdl", .tolerance = 1e-10,
-	     .set = {"batch=2", "seq=8", "vocab=100", "embed=24", "heads=3", "layers=2", "pick=3"}},
-	    {.name = "vit", .file = "models/vit.gdl", .tolerance = 1e-10,
-	     .set = {"batch=2", "height=8", "width=8", "py=4", "px=4", "class=10", "embed=24", "heads=3", "layers=2"}},
-	    {.name = "mixtral", .file = "models/mixtral.gdl", .tolerance = 1e-10,
-	     .set = {"batch=2", "seq=6", "vocab=100", "embed=16", "kv=2", "group=2", "head=4", "ffn=24", "expert=4", "layers=2"}},
-	    {.name = "t5", .file = "models/t5.gdl", .tolerance = 1e-10,
-	     .set = {"batch=2", "seq=6", "source=7", "vocab=100", "embed=24", "heads=3", "head=8", "ffn=40", "bucket=8", "layers=2"}},
+	    {.name = "bert",
+	     .file = "models/bert.gdl",
+	     .tolerance = 1e-10,
+	     .set = {"batch=2", "seq=8", "vocab=100", "embed=24", "heads=3", "layers=2",
+		     "pick=3"}},
+	    {.name = "vit",
+	     .file = "models/vit.gdl",
+	     .tolerance = 1e-10,
+	     .set = {"batch=2", "height=8", "width=8", "py=4", "px=4", "class=10", "embed=24",
+		     "heads=3", "layers=2"}},
+	    {.name = "mixtral",
+	     .file = "models/mixtral.gdl",
+	     .tolerance = 1e-10,
+	     .set = {"batch=2", "seq=6", "vocab=100", "embed=16", "kv=2", "group=2", "head=4",
+		     "ffn=24", "expert=4", "layers=2"}},
+	    {.name = "t5",
+	     .file = "models/t5.gdl",
+	     .tolerance = 1e-10,
+	     .set = {"batch=2", "seq=6", "source=7", "vocab=100", "embed=24", "heads=3",
+		     "head=8", "ffn=40", "bucket=8", "layers=2"}},
 	};
 	if (!mkdtemp(folder)) {
 		perror(folder);
