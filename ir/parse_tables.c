@@ -163,8 +163,8 @@ parse_layer_type(Parser *p)
 	    !all_or_none(p, "carried values", t.ncarry_at, t.l.ncarry) ||
 	    !all_or_none(p, "results", t.nout_at, t.l.nouts))
 		return false;
-	if (m->ntypes >= MAX_COUNT)
-		return scan_fail(&p->s, "more than %d layer types", MAX_COUNT);
+	if (m->ntypes >= MAX_TYPES)
+		return scan_fail(&p->s, "more than %d layer types", MAX_TYPES);
 	PUSH(m->arena, m->types, m->ntypes, m->ctypes, t.l);
 	return true;
 }

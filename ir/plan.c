@@ -227,8 +227,8 @@ line_mesh(PlanText *t, Scan *s)
 			return scan_fail(
 			    &before, "a second mesh '%s'%s", name_str(s->names, mesh.name),
 			    t->mesh_at[i].line ? "" : ": that is the one of a single rank");
-	if (p->nmeshes == MAX_RANKS)
-		return scan_fail(&before, "more than %d meshes", MAX_RANKS);
+	if (p->nmeshes == MAX_MESHES)
+		return scan_fail(&before, "more than %d meshes", MAX_MESHES);
 	PUSH(t->arena, p->meshes, p->nmeshes, t->cmeshes, mesh);
 	PUSH(t->arena, t->mesh_at, t->nmesh_at, t->cmesh_at, at);
 	return true;
