@@ -128,19 +128,20 @@ bc_comment(CgBody *c, const uint32_t *ops, uint32_t n)
 
 	buf_putc(&c->text, '\n');
 	for (uint32_t k = 0; k < n; k++) {
-		const Op *op = &c->b->ops[ops[k]];
+		Op op = c->b->ops[ops[k]];
 		Buf line;
 
+		op.kernel = 0;
 		buf_init(&line, c->g->a);
-		ir_print_op(c->g->m, c->b, op, &line);
+		ir_print_op(c->g->m, &c->plain, &op, &line);
 		for (int t = 0; t < c->depth; t++)
 			buf_putc(&c->text, '\t');
 		buf_puts(&c->text, k ? " * " : "/* ");
 		put_comment(&c->text, line.s);
-		if (op->loc.line) {
+		if (op.loc.line) {
 			buf_puts(&c->text, "   ");
-			put_comment(&c->text, name_str(names, op->loc.file));
-			buf_printf(&c->text, ":%u:%u", op->loc.line, op->loc.col);
+			put_comment(&c->text, name_str(names, op.loc.file));
+			buf_printf(&c->text, ":%u:%u", op.loc.line, op.loc.col);
 		}
 		buf_puts(&c->text, k + 1 == n ? " */\n" : "\n");
 	}
@@ -546,6 +547,10 @@ cg_body(Cg *g, uint32_t body)
 	c->drop = NEW_N(g->a, const char *, b->nops);
 	buf_init(&c->head, g->a);
 	buf_init(&c->text, g->a);
+	c->plain = *b;
+	c->plain.vals = arena_dup(g->a, b->vals, sizeof *b->vals * b->nvals);
+	for (uint32_t v = 1; v < b->nvals; v++)
+		c->plain.vals[v].space = SP_none, c->plain.vals[v].over = NO_VAL;
 	in_ports(c);
 	name_values(c);
 	out_ports(c);

@@ -124,6 +124,7 @@ typedef struct ValInfo {
 struct CgBody {
 	Cg *g;
 	const Body *b;
+	Body plain;     /* the same without places in memory, for comments */
 	uint32_t index; /* in Module.bodies */
 	const Mesh *mesh;
 	const LayerType *l; /* NULL: the const body */

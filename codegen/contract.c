@@ -227,7 +227,7 @@ static int
 open_loops(Dot *d, bool call)
 {
 	CgBody *c = d->c;
-	static const char *const names[] = {"i", "j", "k"};
+	static const char *const names[] = {"i", "j", "r"};
 	int opened = 0, merged = 0, outer = 0;
 	int64_t turns = 1;
 

@@ -25,13 +25,15 @@ cg_text(Arena *a, const char *fmt, ...)
 	return b.s;
 }
 
-/* Where to break `s` so that at most `room` columns stay before: after a comma if one is
- * late enough, else at the last space outside quotes; 0: nowhere. */
+/* Where to break `s` so that at most `room` columns stay before: outside quotes, after a comma if one is late enough,
+ * else after a sum's operator, else after any operator, else at any space; 0: nowhere. */
 static size_t
 break_at(const char *s, size_t room)
 {
-	size_t at = 0, comma = 0;
+	size_t at[4] = {
+	    0}; /* the last space after: a comma, + or - or a condition's, another operator, anything */
 	bool quoted = false;
+	int inside = 0; /* an index */
 
 	for (size_t k = 0; s[k] && k < room; k++) {
 		if (s[k] == '\\' && quoted && s[k + 1]) {
@@ -39,11 +41,17 @@ break_at(const char *s, size_t room)
 			continue;
 		}
 		if (s[k] == '"') quoted = !quoted;
+		if (!quoted) inside += (s[k] == '[') - (s[k] == ']');
 		if (s[k] != ' ' || quoted || k <= 8) continue;
-		at = k;
-		if (s[k - 1] == ',') comma = k;
+		at[3] = k;
+		if (inside > 0) continue;
+		if (strchr("*/=<>&|", s[k - 1])) at[2] = k;
+		if (strchr("+-?:", s[k - 1])) at[1] = k;
+		if (s[k - 1] == ',') at[0] = k;
 	}
-	return comma > room / 2 ? comma : at;
+	for (int k = 0; k < 3; k++)
+		if (at[k] > room / 3) return at[k];
+	return at[3];
 }
 
 void

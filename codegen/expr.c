@@ -368,7 +368,7 @@ elem_dropout(Nest *n, const Op *op, const Env *e)
 	if (!site) return x;
 	at = logical_place(n, op, e);
 	n->c->uses_run = true;
-	place = lin_text(n, &at, bc_type(n->c, op->out[0]));
+	place = lin_text(n, &at, bc_type(n->c, op->out[0]), NULL);
 	place =
 	    ex(cg_text(n->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s))", site, place.s),
 	       P_atom, at.deps);
@@ -584,11 +584,12 @@ load(Nest *n, Val v, const Access *x, const Env *e)
 	const Type *t = bc_type(n->c, v), *base = bc_type(n->c, x->base);
 	Lin at = nest_address(n, t, x->stride, x->offset, e);
 	const char *p = bc_pointer(n->c, &(Access){.base = x->base});
-	Ex r, place;
+	const char *place;
+	Ex r;
 
 	if (n->probe) return ex("?", P_atom, at.deps);
-	place = lin_text(n, &at, base);
-	r = ex(cg_text(n->c->g->a, "%s[%s]", p, place.s), P_atom, at.deps);
+	place = index_text(n, &at, base, t);
+	r = ex(cg_text(n->c->g->a, "%s[%s]", p, place), P_atom, at.deps);
 	if (n->cond || (at.deps & n->inner) || n->inner == 0) return r;
 	/* it does not change in the innermost loop */
 	return ex(make_const(n, t->dt, scope_take(n->scope, cg_text(n->c->g->a, "%s_i", p)), r),

@@ -27,7 +27,7 @@ static const char *const reserved[] = {
     "typedef",  "union",       "unsigned", "void",    "volatile",  "while",    "asm",
     "typeof",   "bool",        "true",     "false",   "real",      "run",      "mb",
     "name",     "rate",        "scratch",  "add",     "program",   "main",     "step",
-    "forward",  "update",      "consts",   "row",     "i",         "j",        "k",
+    "forward",  "update",      "consts",   "row",     "i",         "j",        "r",
     "argc",     "argv",        "slot",     "turn",    "NULL",      "EOF",      "INFINITY",
     "NAN",      "linux",       "unix",     "I",       "signbit",   "isnan",    "isinf",
     "fabs",     "fabsf",       "sqrt",     "sqrtf",   "floor",     "memset",   "memcpy",

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { LONG_INDEX = 25 }; /* characters from which on what a row fixes gets a name */
+
 Lin
 lin_const(int64_t c)
 {
@@ -27,6 +29,7 @@ lin_term(Lin *to, const char *text, int64_t times, uint32_t deps)
 		}
 	ENSURE(to->nterms < MAX_TERMS, "an address of more than %d terms", MAX_TERMS);
 	to->term[to->nterms].text = text;
+	to->term[to->nterms].deps = deps;
 	to->term[to->nterms++].coef = times;
 }
 
@@ -40,7 +43,7 @@ lin_add(Lin *to, const Lin *x, int64_t times)
 	for (int k = 0; k < MAX_LOOPS; k++)
 		to->k[k] += x->k[k] * times;
 	for (int k = 0; k < x->nterms; k++)
-		lin_term(to, x->term[k].text, x->term[k].coef * times, x->deps);
+		lin_term(to, x->term[k].text, x->term[k].coef * times, x->term[k].deps);
 }
 
 bool
@@ -49,11 +52,21 @@ lin_is_const(const Lin *x)
 	return x->deps == 0 && x->nterms == 0 && x->mb == 0;
 }
 
-static void
-add_product(Nest *n, Buf *b, const char *text, int64_t coef, const Type *t)
+/* A stride by the sizes of the buffer, or of the view it is seen through. */
+static const char *
+stride_text(Nest *n, int64_t c, const Type *t, const Type *view)
 {
-	const char *size;
+	const char *s = t ? cg_stride(n->c->g, n->c->mesh, t, c) : NULL;
 
+	if (!s) return cg_text(n->c->g->a, "%" PRId64, c);
+	if (view && s[strcspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0')
+		return cg_stride(n->c->g, n->c->mesh, view, c);
+	return s;
+}
+
+static void
+add_product(Nest *n, Buf *b, const char *text, int64_t coef, const Type *t, const Type *view)
+{
 	if (coef == 0) return;
 	if (b->n)
 		buf_puts(b, coef < 0 ? " - " : " + ");
@@ -62,36 +75,71 @@ add_product(Nest *n, Buf *b, const char *text, int64_t coef, const Type *t)
 	if (coef < 0) coef = -coef;
 	buf_puts(b, text);
 	if (coef == 1) return;
-	size =
-	    t ? cg_stride(n->c->g, n->c->mesh, t, coef) : cg_text(n->c->g->a, "%" PRId64, coef);
-	buf_printf(b, " * %s", size);
+	buf_printf(b, " * %s", stride_text(n, coef, t, view));
 }
 
 Ex
-lin_text(Nest *n, const Lin *x, const Type *t)
+lin_text(Nest *n, const Lin *x, const Type *t, const Type *view)
 {
 	Buf b;
 	int parts = x->nterms;
 
 	buf_init(&b, n->c->g->a);
 	if (x->mb) n->c->uses_mb = true;
-	add_product(n, &b, "mb", x->mb, t);
+	add_product(n, &b, "mb", x->mb, t, view);
 	for (int k = 0; k < x->nterms; k++)
-		add_product(n, &b, x->term[k].text, x->term[k].coef, t);
+		add_product(n, &b, x->term[k].text, x->term[k].coef, t, view);
 	for (int l = 0; l < n->nloops; l++) {
 		parts += x->k[n->loop[l].last] != 0;
-		add_product(n, &b, n->loop[l].var, x->k[n->loop[l].last], t);
+		add_product(n, &b, n->loop[l].var, x->k[n->loop[l].last], t, view);
 	}
 	if (x->c || !b.n) {
 		int64_t c = x->c;
 
 		if (b.n) buf_puts(&b, c < 0 ? " - " : " + ");
 		if (b.n && c < 0) c = -c;
-		buf_puts(&b, t ? cg_stride(n->c->g, n->c->mesh, t, c)
-			       : cg_text(n->c->g->a, "%" PRId64, c));
+		buf_puts(&b, stride_text(n, c, t, view));
 	}
 	return (Ex){b.s, parts == 1 && !strchr(b.s, ' ') && b.s[0] != '-' ? P_atom : P_add,
 		    x->deps};
+}
+
+const char *
+index_text(Nest *n, const Lin *x, const Type *t, const Type *view)
+{
+	Lin row = *x, rest = {.deps = x->deps};
+	Ex fixed;
+
+	if (n->inner == 0 || (x->deps & n->inner) == 0 || n->rows_done)
+		return lin_text(n, x, t, view).s;
+	row.deps = 0;
+	row.nterms = 0;
+	for (int k = 0; k < n->naxes; k++) {
+		if (!(n->inner & (1u << k))) continue;
+		rest.k[k] = row.k[k];
+		row.k[k] = 0;
+	}
+	for (int k = 0; k < x->nterms; k++) {
+		bool moves = (x->term[k].deps & n->inner) != 0;
+
+		lin_term(moves ? &rest : &row, x->term[k].text, x->term[k].coef,
+			 x->term[k].deps);
+	}
+	fixed = lin_text(n, &row, t, view);
+	if (strlen(fixed.s) < LONG_INDEX) return lin_text(n, x, t, view).s;
+	for (uint32_t k = 0; k < n->noffsets; k++)
+		if (strcmp(n->offsets[k].text, fixed.s) == 0) fixed.s = n->offsets[k].name;
+	if (strchr(fixed.s, ' ')) {
+		const char *name = scope_take(n->scope, "at");
+
+		put_line(&n->row, n->row_depth, "const int64_t %s = %s;", name, fixed.s);
+		n->offsets = arena_grow(n->c->g->a, n->offsets, n->noffsets, n->noffsets + 1,
+					sizeof *n->offsets);
+		n->offsets[n->noffsets].text = fixed.s;
+		n->offsets[n->noffsets++].name = name;
+		fixed.s = name;
+	}
+	return cg_text(n->c->g->a, "%s + %s", fixed.s, lin_text(n, &rest, t, view).s);
 }
 
 const char *
@@ -102,7 +150,7 @@ lin_alone(Nest *n, const Lin *x)
 	for (int k = 0; k < n->naxes; k++)
 		if (x->k[k]) n->solo |= 1u << k;
 	if (n->probe) return "?";
-	e = lin_text(n, x, NULL);
+	e = lin_text(n, x, NULL, NULL);
 	return e.prec == P_atom ? e.s : cg_text(n->c->g->a, "(%s)", e.s);
 }
 

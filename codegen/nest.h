@@ -16,6 +16,7 @@ typedef struct Lin {
 	struct {
 		const char *text;
 		int64_t coef;
+		uint32_t deps;
 	} term[MAX_TERMS];
 	int nterms;
 	uint32_t deps; /* axes of the nest it depends on, terms included */
@@ -82,6 +83,10 @@ typedef struct Nest {
 	uint32_t nstores, cstores;
 	bool column; /* sums go down the columns: rows are walked inside a block of columns */
 
+	struct {
+		const char *text, *name;
+	} * offsets; /* parts of indices that a row fixes */
+	uint32_t noffsets;
 	const char *first_column, *column_index; /* of a block; an index inside it */
 	Buf *columns;                            /* statements before the rows of a block */
 	int column_rows;                         /* loops over rows */
@@ -109,8 +114,11 @@ void lin_add(Lin *to, const Lin *x, int64_t times);
 /* Adds times * text, where text is an atom that depends on `deps`. */
 void lin_term(Lin *to, const char *text, int64_t times, uint32_t deps);
 bool lin_is_const(const Lin *x);
-/* The C expression; strides are named after the sizes of t (NULL: numbers). */
-Ex lin_text(Nest *n, const Lin *x, const Type *t);
+/* The C expression; strides are named after the sizes of t (NULL: numbers), else
+ * of the view. */
+Ex lin_text(Nest *n, const Lin *x, const Type *t, const Type *view);
+/* The same as an index; what a row fixes is named once a row if it is long. */
+const char *index_text(Nest *n, const Lin *x, const Type *t, const Type *view);
 /* The text of x as an atom, where it stands alone: its axes are not merged. */
 const char *lin_alone(Nest *n, const Lin *x);
 const Lin *env_at(const Env *e, Axis a); /* NULL: absent */
@@ -124,6 +132,19 @@ Lin nest_address(Nest *n, const Type *t, const int64_t *stride, int64_t offset, 
 /* ==== kernel.c ==== */
 enum { MAX_PASSES = 16, COLUMNS = 128 };
 int64_t nest_count(const Nest *n, uint32_t axes);
+/* Appends loops over the axes of `mask`, outermost first, merged where all addresses agree. Returns how many there are. */
+int nest_add_loops(Nest *n, uint32_t mask, bool outer);
+/* requires: loops and `inner`. Which walk computes, stores or keeps what. */
+void nest_find_needs(Nest *n);
+bool nest_in_row(const Nest *n, Val v);         /* it does not change in the inner loops */
+bool nest_is_kept(const Nest *n, Val v);        /* later walks can read it back from memory */
+int nest_store_walk(const Nest *n, uint32_t k); /* the walk that makes a store */
+bool nest_is_careful(const Nest *n,
+		     int pass); /* all values of a walk are computed before any is stored */
+
+/* ==== walk.c ==== */
+void put_rows(Nest *n);
+void put_columns(Nest *n);
 /* The text of a store of x to one place. */
 void put_store(Nest *n, Val v, const Sink *to, Ex x);
 

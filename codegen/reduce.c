@@ -8,6 +8,7 @@
 #include "codegen/nest.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum { LONG_SUM = 4096 };
 
@@ -122,12 +123,12 @@ reduce_add(Nest *n, Buf *clause)
 				  ? cg_text(n->c->g->a, "%s[%s]", n->acc[k][j], n->column_index)
 				  : n->acc[k][j];
 			x = value_at(n, op->in[0], &n->id);
-			if (is_extreme(op) || (op->code == OP_moments && j == 1)) {
+			if (op->code == OP_moments && j == 1 && attr_int(op, AK_center))
+				x = ex_binary(n, x, "-", P_add, (Ex){n->mean[k], P_atom, 0});
+			if ((is_extreme(op) || (op->code == OP_moments && j == 1)) &&
+			    strpbrk(x.s, " [(")) {
 				const char *t = scope_take(n->scope, "t");
 
-				if (op->code == OP_moments && j == 1 && attr_int(op, AK_center))
-					x = ex_binary(n, x, "-", P_add,
-						      (Ex){n->mean[k], P_atom, 0});
 				put_line(&n->body, n->body_depth, "const %s %s = %s;",
 					 cg_ctype(bc_type(n->c, op->in[0])->dt), t, x.s);
 				x.s = t;

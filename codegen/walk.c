@@ -1,0 +1,309 @@
+/*
+ * walk.c - prints a loop nest that kernel.c has laid out: rows and the walks inside them, or blocks of columns.
+ */
+#include "codegen/nest.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static void
+open_loop(Nest *n, Buf *b, int depth, const Loop *l)
+{
+	(void)n;
+	put_line(b, depth, "for (int64_t %s = 0; %s < %s; %s++) {", l->var, l->var, l->size,
+		 l->var);
+}
+
+static void
+close_loops(Buf *b, int depth, int count)
+{
+	while (count-- > 0)
+		put_line(b, depth + count, "}");
+}
+
+void
+put_store(Nest *n, Val v, const Sink *to, Ex x)
+{
+	const Type *t = bc_type(n->c, v);
+	uint32_t mask = nest_mask(n, t);
+	bool inner = (mask & n->inner) != 0;
+	Buf *b = inner ? &n->body : &n->row, guard;
+	int depth = inner ? n->body_depth : n->row_depth;
+	int64_t stride[MAX_AXES];
+	const char *place;
+	Lin at;
+
+	buf_init(&guard, n->c->g->a);
+	for (int l = 0; l < n->nloops; l++) {
+		bool outside = !(n->loop[l].axes & n->inner);
+
+		if (n->loop[l].axes & mask || (!inner && !outside)) continue;
+		if (n->rows_done && n->loop[l].axes & n->reduced) continue;
+		if (n->column && (n->loop[l].axes & n->reduced) == 0 && !outside) continue;
+		buf_printf(&guard, "%s%s == 0", guard.n ? " && " : "", n->loop[l].var);
+	}
+	if (n->column && !inner)
+		buf_printf(&guard, "%s%s == 0", guard.n ? " && " : "", n->first_column);
+	if (!to->ptr) {
+		n->c->uses_run = true;
+		put_line(b, depth, "%s%s%srun->sumsq += %s;", guard.n ? "if (" : "",
+			 guard.n ? guard.s : "", guard.n ? ") " : "", x.s);
+		return;
+	}
+	bc_strides(n->c, t, stride);
+	at = nest_address(n, t, stride, 0, &n->id);
+	place = cg_text(n->c->g->a, "%s[%s]", to->ptr, index_text(n, &at, t, NULL));
+	if (guard.n) put_line(b, depth++, "if (%s)", guard.s);
+	if (to->mode == STORE_set)
+		put_line(b, depth, "%s = %s;", place, x.s);
+	else if (to->mode == STORE_add)
+		put_line(b, depth, "%s += %s;", place, x.s);
+	else
+		put_line(b, depth, "%s = (%s ? %s : 0) + %s;", place, to->flag, place,
+			 x.prec < P_add ? cg_text(n->c->g->a, "(%s)", x.s) : x.s);
+}
+
+/* Flat index of the row, for what is kept on the stack. */
+static const char *
+row_index(Nest *n)
+{
+	Buf b;
+	int64_t stride = 1;
+
+	buf_init(&b, n->c->g->a);
+	for (int l = n->nloops - 1; l >= 0; l--) {
+		if (!(n->loop[l].axes & n->inner)) continue;
+		if (b.n) buf_puts(&b, " + ");
+		buf_puts(&b, n->loop[l].var);
+		if (stride > 1) buf_printf(&b, " * %" PRId64, stride);
+		stride *= n->loop[l].extent;
+	}
+	return b.n ? b.s : "0";
+}
+
+/* Values of earlier walks that are kept on the stack are read there; this walk's are written there. */
+static void
+keep_rows(Nest *n, int pass, bool before)
+{
+	for (uint32_t v = 1; v < n->c->b->nvals; v++) {
+		if (!n->row_buffer[v]) continue;
+		if (before && n->first[v] <= pass)
+			n->memo[v] =
+			    cg_text(n->c->g->a, "%s[%s]", n->row_buffer[v], row_index(n));
+		if (!before && n->first[v] == pass + 1)
+			put_line(&n->body, n->body_depth, "%s[%s] = %s;", n->row_buffer[v],
+				 row_index(n), value_at(n, (Val){v}, &n->id).s);
+	}
+}
+
+static void
+declare_rows(Nest *n)
+{
+	for (uint32_t v = 1; v < n->c->b->nvals; v++)
+		if (n->row_buffer[v])
+			put_line(&n->row, n->row_depth, "_Alignas(64) %s %s[%" PRId64 "];",
+				 cg_ctype(n->c->b->vals[v].type.dt), n->row_buffer[v],
+				 nest_count(n, n->inner));
+}
+
+/* Stores of one walk. Where one overwrites an operand all values are computed first, and it comes last. */
+static void
+put_stores(Nest *n, int pass)
+{
+	bool careful = nest_is_careful(n, pass);
+
+	for (int turn = careful ? -1 : 0; turn <= careful; turn++)
+		for (uint32_t k = 0; k < n->nstores; k++) {
+			Val v = n->stores[k].v;
+
+			if (nest_in_row(n, v) || nest_store_walk(n, k) != pass ||
+			    (n->inside[v.i] && is_reduction(val_op(n->c->b, v))))
+				continue;
+			n->direct = careful ? 0 : v.i;
+			Ex x = value_at(n, v, &n->id);
+			n->direct = 0;
+			if (!careful || turn == n->stores[k].to->in_place)
+				put_store(n, v, n->stores[k].to, x);
+		}
+}
+
+/* One walk over the inner loops, appended to the row. */
+static void
+put_walk(Nest *n, int pass, bool parallel)
+{
+	int loops = 0, depth = n->row_depth;
+	Buf clause;
+
+	n->pass = pass;
+	buf_init(&clause, n->c->g->a);
+	memset(n->memo, 0, sizeof *n->memo * n->c->b->nvals);
+	for (int l = 0; l < n->nloops; l++)
+		loops += (n->loop[l].axes & n->inner) != 0;
+	n->body_depth = n->row_depth + loops;
+	n->body.n = 0;
+	keep_rows(n, pass, true);
+	reduce_begin(n);
+	reduce_add(n, &clause);
+	put_stores(n, pass);
+	keep_rows(n, pass, false);
+	if (n->body.n) {
+		for (int l = 0, k = 0; l < n->nloops; l++) {
+			if (!(n->loop[l].axes & n->inner)) continue;
+			if (++k == loops)
+				put_line(&n->row, 0, "#pragma omp %ssimd%s%s",
+					 parallel && loops == 1 ? "parallel for " : "",
+					 clause.n ? clause.s : "",
+					 parallel && loops == 1 ? " schedule(static)" : "");
+			open_loop(n, &n->row, depth + k - 1, &n->loop[l]);
+		}
+		buf_puts(&n->row, n->body.s);
+		close_loops(&n->row, depth, loops);
+	}
+	reduce_end(n);
+	for (uint32_t k = 0; k < n->nstores; k++)
+		if (!nest_in_row(n, n->stores[k].v) && nest_store_walk(n, k) == pass &&
+		    nest_is_kept(n, n->stores[k].v))
+			n->stored[n->stores[k].v.i] = true;
+}
+
+static void
+put_row_stores(Nest *n)
+{
+	for (uint32_t k = 0; k < n->nstores; k++)
+		if (nest_in_row(n, n->stores[k].v)) value_at(n, n->stores[k].v, &n->id);
+	for (uint32_t k = 0; k < n->nstores; k++)
+		if (nest_in_row(n, n->stores[k].v))
+			put_store(n, n->stores[k].v, n->stores[k].to,
+				  value_at(n, n->stores[k].v, &n->id));
+}
+
+/* for rows { walks } */
+void
+put_rows(Nest *n)
+{
+	uint32_t all = (1u << n->naxes) - 1;
+	int rows;
+	bool small = nest_count(n, all) < PARALLEL_MIN, parallel_inner = false;
+
+	if (n->reduced) {
+		rows = nest_add_loops(n, all & ~n->reduced, true);
+		nest_add_loops(n, n->reduced, false);
+		n->inner = n->reduced;
+	} else {
+		int loops = nest_add_loops(n, all, true);
+
+		rows = loops ? loops - 1 : 0;
+		if (loops == 1 && !strcmp(n->loop[0].var, "row")) n->loop[0].var = "i";
+		n->inner = loops ? n->loop[loops - 1].axes : 0;
+	}
+	if (!n->reduced && !small && n->nloops) {
+		int64_t outer = 1;
+
+		for (int l = 0; l < rows; l++)
+			outer *= n->loop[l].extent;
+		parallel_inner = outer < 32 && n->loop[n->nloops - 1].extent >= 1024;
+	}
+	n->row_depth = n->c->depth + rows;
+	nest_find_needs(n);
+	declare_rows(n);
+	for (int p = 0; p < n->npasses; p++)
+		put_walk(n, p, parallel_inner);
+	n->pass = n->npasses - 1;
+	put_row_stores(n);
+	if (rows && !small && !parallel_inner) {
+		if (rows > 1)
+			put_line(&n->c->text, 0,
+				 "#pragma omp parallel for collapse(%d) schedule(static)",
+				 rows);
+		else
+			put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
+	}
+	for (int l = 0; l < rows; l++)
+		open_loop(n, &n->c->text, n->c->depth + l, &n->loop[l]);
+	const char *first = n->row.n ? n->row.s + strspn(n->row.s, "\t") : "";
+	bool block = !rows && strncmp(first, "#pragma", 7) !=
+				  0; /* constants of this nest stay in a block of their own */
+
+	if (block) put_line(&n->c->text, n->c->depth, "{");
+	if (block) {
+		Buf shifted;
+
+		buf_init(&shifted, n->c->g->a);
+		for (const char *s = n->row.n ? n->row.s : ""; *s;) {
+			const char *end = strchr(s, '\n');
+
+			if (*s != '#') buf_putc(&shifted, '\t');
+			buf_puts(&shifted, cg_text(n->c->g->a, "%.*s\n", (int)(end - s), s));
+			s = end + 1;
+		}
+		n->row = shifted;
+	}
+	if (n->row.n) buf_puts(&n->c->text, n->row.s);
+	close_loops(&n->c->text, n->c->depth, block ? 1 : rows);
+}
+
+/* for blocks of columns { for rows { for columns } } */
+void
+put_columns(Nest *n)
+{
+	uint32_t all = (1u << n->naxes) - 1;
+	int outer = nest_add_loops(n, all & ~n->reduced, false) - 1, rows, depth = n->c->depth;
+	const char *e, *e0, *e1;
+	Loop column = n->loop[outer];
+	Buf head;
+
+	rows = nest_add_loops(n, n->reduced, true) - outer - 1;
+	e = column.var;
+	e0 = n->first_column = scope_take(n->scope, cg_text(n->c->g->a, "%s_first", e));
+	e1 = scope_take(n->scope, cg_text(n->c->g->a, "%s_end", e));
+	n->inner = column.axes;
+	n->row_depth = depth + outer + 1 + rows;
+	n->body_depth = n->row_depth + 1;
+	buf_init(&head, n->c->g->a);
+	nest_find_needs(n);
+	n->pass = 0;
+	n->columns = &head;
+	n->column_rows = rows;
+	n->column_index = cg_text(n->c->g->a, "%s - %s", e, e0);
+	reduce_begin(n);
+	reduce_add(n, NULL);
+	put_stores(n, 0);
+	for (uint32_t k = 0; k < n->nstores; k++)
+		if (nest_in_row(n, n->stores[k].v))
+			put_store(n, n->stores[k].v, n->stores[k].to,
+				  value_at(n, n->stores[k].v, &n->id));
+
+	if (nest_count(n, all) >= PARALLEL_MIN && outer)
+		put_line(&n->c->text, 0,
+			 "#pragma omp parallel for collapse(%d) schedule(static)", outer + 1);
+	else if (nest_count(n, all) >= PARALLEL_MIN)
+		put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
+	for (int l = 0; l < outer; l++)
+		open_loop(n, &n->c->text, depth + l, &n->loop[l]);
+	put_line(&n->c->text, depth + outer, "for (int64_t %s = 0; %s < %s; %s += %d) {", e0,
+		 e0, column.size, e0, COLUMNS);
+	put_line(&n->c->text, depth + outer + 1,
+		 "const int64_t %s = %s + %d < %s ? %s + %d : %s;", e1, e0, COLUMNS,
+		 column.size, e0, COLUMNS, column.size);
+	if (head.n) buf_puts(&n->c->text, head.s);
+	for (int l = 0; l < rows; l++)
+		open_loop(n, &n->c->text, depth + outer + 1 + l, &n->loop[outer + 1 + l]);
+	if (n->row.n) buf_puts(&n->c->text, n->row.s);
+	if (n->body.n) {
+		put_line(&n->c->text, 0, "#pragma omp simd");
+		put_line(&n->c->text, n->row_depth, "for (int64_t %s = %s; %s < %s; %s++) {", e,
+			 e0, e, e1, e);
+		buf_puts(&n->c->text, n->body.s);
+		put_line(&n->c->text, n->row_depth, "}");
+	}
+	close_loops(&n->c->text, depth + outer + 1, rows);
+	n->body.n = 0;
+	n->body_depth = depth + outer + 2;
+	n->rows_done = true;
+	reduce_end(n);
+	put_line(&n->c->text, depth + outer + 1, "for (int64_t %s = %s; %s < %s; %s++) {", e,
+		 e0, e, e1, e);
+	if (n->body.n) buf_puts(&n->c->text, n->body.s);
+	put_line(&n->c->text, depth + outer + 1, "}");
+	close_loops(&n->c->text, depth, outer + 1);
+}
