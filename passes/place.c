@@ -238,6 +238,7 @@ take_over(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y)
 			if (b->vals[x].space == SP_port) p->b->vals[y.i].space = SP_port;
 			p->root[y.i] = x;
 			if (p->last[y.i] > p->last[x]) p->last[x] = p->last[y.i];
+			if (body_is_out(b, y)) p->last[x] = UINT32_MAX; /* the caller reads it */
 			return;
 		}
 }

@@ -28,9 +28,11 @@ check(bool ok, const char *fmt, ...)
 	exit(1);
 }
 
+enum { MAX_SET = 12 };
+
 typedef struct Case {
 	const char *path;
-	const char *set[6];
+	const char *set[MAX_SET];
 	uint32_t mb;
 	Recompute rc;
 } Case;
@@ -48,7 +50,7 @@ compile(const Case *k)
 	Job j = {{.perm = arena_new(), .tmp = arena_new()}, NULL, NULL};
 	FeOptions fe = {.path = k->path, .set = k->set, .host = true};
 	PassOptions train = {.verify = true, .stop_after = "optimizer"}, all = {.verify = true, .roundtrip = true};
-	while (fe.nset < 6 && k->set[fe.nset]) fe.nset++;
+	while (fe.nset < MAX_SET && k->set[fe.nset]) fe.nset++;
 	j.c.names = names_new(j.c.perm);
 	j.c.diag = diag_new(j.c.perm, j.c.names, stderr);
 	j.c.microbatches = k->mb;
@@ -328,14 +330,30 @@ main(void)
 	static const char *const tiny[] = {"tests/models/gpt.gdl", "tests/models/llama.gdl"};
 	static const char *const shipped[] = {"models/gpt2.gdl", "models/llama3.gdl", "models/demo.gdl"};
 	static const uint32_t split[] = {1, 2, 4};
+	/* every shipped model in small; mb: up to how many microbatches it can be split */
+	static const Case small[] = {
+	    {"models/gpt2.gdl", {"batch=4", "seq=5", "embed=12", "heads=3", "vocab=29", "layers=2"}, 2, RC_none},
+	    {"models/bert.gdl", {"batch=2", "seq=8", "vocab=31", "embed=12", "heads=3", "layers=2", "pick=3"}, 1, RC_none},
+	    {"models/vit.gdl", {"batch=2", "height=8", "width=8", "py=4", "px=4", "class=10", "embed=12", "heads=3", "layers=2"}, 2,
+	        RC_none},
+	    {"models/swin.gdl", {"batch=2", "height=32", "width=32", "py=2", "px=2", "class=10", "c1=8", "n1=1", "n2=2", "n3=2", "n4=4",
+	        "window_size=2"}, 2, RC_none},
+	    {"models/mixtral.gdl", {"batch=2", "seq=6", "vocab=23", "embed=16", "kv=2", "group=2", "head=4", "ffn=24", "expert=4",
+	        "layers=2"}, 1, RC_none},
+	    {"models/t5.gdl", {"batch=2", "seq=6", "source=7", "vocab=23", "embed=12", "heads=3", "head=4", "ffn=20", "bucket=8",
+	        "layers=2"}, 1, RC_none},
+	};
 	for (size_t i = 0; i < COUNTOF(tiny); i++)
 		for (uint32_t mb = 1; mb <= 6; mb++)
 			for (int rc = RC_none; rc <= RC_full && 6 % mb == 0; rc++)
 				run(&(Case){tiny[i], {0}, mb, (Recompute)rc}, true, false);
-	for (int rc = RC_none; rc <= RC_full; rc++) { /* dropout draws the same again */
-		Case k = {"models/gpt2.gdl", {"batch=4", "seq=5", "embed=12", "heads=3", "vocab=29", "layers=2"}, 2, (Recompute)rc};
-		run(&k, true, false);
-	}
+	for (size_t i = 0; i < COUNTOF(small); i++) /* with dropout, which draws the same again */
+		for (uint32_t mb = 1; mb <= small[i].mb; mb++)
+			for (int rc = RC_none; rc <= RC_full; rc++) {
+				Case k = small[i];
+				k.mb = mb, k.rc = (Recompute)rc;
+				run(&k, true, false);
+			}
 	for (size_t i = 0; i < COUNTOF(shipped); i++)
 		for (size_t n = 0; n < COUNTOF(split); n++)
 			for (int rc = RC_none; rc <= RC_full; rc++)
