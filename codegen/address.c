@@ -65,6 +65,31 @@ where_cot(const Cg *g, Ref r)
 	return (Where){IN_cots, c->at + (r.i & 1 ? c->alt : 0)};
 }
 
+Ref
+spare_cot(const Cg *g, uint32_t type, uint16_t slot)
+{
+	for (uint32_t k = 0; k < g->type_insts[type]; k++) {
+		Ref r = g->m->insts[g->insts_of[type][k]].args[slot];
+
+		if (r.kind == REF_result && g->m->mem.cot[cot_index(g, r)].alt) return r;
+	}
+	return (Ref){0};
+}
+
+/* An instance whose argument is an input drops that gradient: it goes to the buffer of the pair whose turn it would be. */
+static Where
+where_dx(const Cg *g, uint32_t inst, uint16_t slot)
+{
+	Ref r = g->m->insts[inst].args[slot];
+	const Cot *c;
+
+	if (r.kind == REF_result) return where_cot(g, r);
+	r = spare_cot(g, g->m->insts[inst].type, slot);
+	if (r.kind != REF_result) return (Where){IN_none, 0};
+	c = &g->m->mem.cot[cot_index(g, r)];
+	return (Where){IN_cots, c->at + (inst & 1 ? 0 : c->alt)};
+}
+
 static Where
 where_saved(const Cg *g, uint32_t inst, uint16_t slot)
 {
@@ -98,7 +123,7 @@ where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 	case PORT_save: return where_saved(g, inst, p->slot);
 	case PORT_out: return where_ref(g, (Ref){REF_result, inst, p->slot});
 	case PORT_cot: return where_cot(g, (Ref){REF_result, inst, p->slot});
-	case PORT_dx: return where_cot(g, n->args[p->slot]);
+	case PORT_dx: return where_dx(g, inst, p->slot);
 	case PORT_carry:
 	case PORT_carry_out:
 		if (l->carry_at[p->slot] < 0)

@@ -205,6 +205,8 @@ Where where_ref(const Cg *g, Ref r);
 Where where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p);
 /* The cotangent of a result, as an index into Memory.cot. */
 uint32_t cot_index(const Cg *g, Ref r);
+/* The result whose cotangent takes turns in a pair of buffers, among those that instances of a type take as an argument. */
+Ref spare_cot(const Cg *g, uint32_t type, uint16_t slot);
 /* Bytes in a slot of what F of an instance gives cross_entropy, its type and mesh; -1: there is none. */
 int64_t where_logits(const Cg *g, const Type **type, const Mesh **mesh);
 /* An address as an argument: ordinals 0..n of a type, `where` of each. *varies: it depends on `i`. */

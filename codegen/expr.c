@@ -32,10 +32,8 @@ paren(Nest *n, Ex x, int prec)
 Ex
 ex_binary(Nest *n, Ex x, const char *op, int prec, Ex y)
 {
-	bool same = op[0] == '+' || op[0] == '*'; /* no parentheses on the left of its like */
 	int left = prec >= P_add ? prec : P_add, right = prec >= P_add ? prec + 1 : P_add;
 
-	(void)same;
 	return ex(cg_text(n->c->g->a, "%s %s %s", paren(n, x, left), op, paren(n, y, right)),
 		  prec, x.deps | y.deps);
 }

@@ -18,41 +18,47 @@ struct Scope {
 	uint32_t n, slots;
 };
 
-/* Words of C and of the headers the emitted text includes, and names it uses itself. gv*, GV* and *_t are refused by rule. */
+/* Words of C and of the headers the emitted text includes, and names it uses itself. Prefixes are refused by rule. */
 static const char *const reserved[] = {
-    "auto",     "break",       "case",     "char",    "const",     "continue", "default",
-    "do",       "double",      "else",     "enum",    "extern",    "float",    "for",
-    "goto",     "if",          "inline",   "int",     "long",      "register", "restrict",
-    "return",   "short",       "signed",   "sizeof",  "static",    "struct",   "switch",
-    "typedef",  "union",       "unsigned", "void",    "volatile",  "while",    "asm",
-    "typeof",   "bool",        "true",     "false",   "real",      "run",      "mb",
-    "name",     "rate",        "scratch",  "add",     "program",   "main",     "step",
-    "forward",  "update",      "consts",   "row",     "i",         "j",        "r",
-    "argc",     "argv",        "slot",     "turn",    "NULL",      "EOF",      "INFINITY",
-    "NAN",      "linux",       "unix",     "I",       "signbit",   "isnan",    "isinf",
-    "fabs",     "fabsf",       "sqrt",     "sqrtf",   "floor",     "memset",   "memcpy",
-    "snprintf", "min",         "max",      "exp",     "log",       "pow",      "sin",
-    "cos",      "tanh",        "erf",      "abs",     "gamma",     "j0",       "j1",
-    "jn",       "y0",          "y1",       "yn",      "index",     "AT",       "NAME_MAX",
-    "drem",     "significand", "scalb",    "signgam", "stdin",     "stdout",   "stderr",
-    "remove",   "rename",      "printf",   "puts",    "round",     "trunc",    "ceil",
-    "OVERFLOW", "UNDERFLOW",   "DOMAIN",   "SING",    "PLOSS",     "TLOSS",    "HUGE",
-    "params",   "inputs",      "reports",  "memory",  "report_at", "rates",
+    "auto",     "break",       "case",      "char",    "const",    "continue", "default",
+    "do",       "double",      "else",      "enum",    "extern",   "float",    "for",
+    "goto",     "if",          "inline",    "int",     "long",     "register", "restrict",
+    "return",   "short",       "signed",    "sizeof",  "static",   "struct",   "switch",
+    "typedef",  "union",       "unsigned",  "void",    "volatile", "while",    "asm",
+    "typeof",   "bool",        "true",      "false",   "real",     "run",      "mb",
+    "name",     "rate",        "scratch",   "add",     "program",  "main",     "step",
+    "forward",  "update",      "consts",    "row",     "i",        "j",        "r",
+    "argc",     "argv",        "slot",      "turn",    "NULL",     "EOF",      "INFINITY",
+    "NAN",      "linux",       "unix",      "I",       "signbit",  "isnan",    "isinf",
+    "fabs",     "fabsf",       "sqrt",      "sqrtf",   "floor",    "memset",   "memcpy",
+    "snprintf", "min",         "max",       "exp",     "log",      "pow",      "sin",
+    "cos",      "tanh",        "erf",       "abs",     "gamma",    "j0",       "j1",
+    "jn",       "y0",          "y1",        "yn",      "index",    "AT",       "NAME_MAX",
+    "drem",     "significand", "scalb",     "signgam", "stdin",    "stdout",   "stderr",
+    "remove",   "rename",      "printf",    "puts",    "round",    "trunc",    "ceil",
+    "OVERFLOW", "UNDERFLOW",   "DOMAIN",    "SING",    "PLOSS",    "TLOSS",    "HUGE",
+    "params",   "inputs",      "reports",   "FILE",    "BUFSIZ",   "SEEK_SET", "AT",
+    "SLOT",     "memory",      "report_at", "rates",
 };
+
+/* Prefixes of the runtime, the emitted text itself, and the headers it includes: no number makes such a name free. */
+static bool
+has_reserved_prefix(const char *s)
+{
+	static const char *const prefixes[] = {"gv",   "GV",  "M_",   "FP_", "MATH_",
+					       "omp_", "INT", "UINT", "PRI", "SCN"};
+
+	for (size_t k = 0; k < COUNTOF(prefixes); k++)
+		if (strncmp(s, prefixes[k], strlen(prefixes[k])) == 0) return true;
+	return false;
+}
 
 static bool
 is_reserved(const char *s)
 {
 	size_t n = strlen(s);
 
-	if (strncmp(s, "gv", 2) == 0 || strncmp(s, "GV", 2) == 0 || strncmp(s, "M_", 2) == 0)
-		return true;
-	if (strncmp(s, "FP_", 3) == 0 || strncmp(s, "MATH_", 5) == 0 ||
-	    strncmp(s, "omp_", 4) == 0)
-		return true;
 	if (n > 2 && strcmp(s + n - 2, "_t") == 0) return true;
-	if (n > 4 && (strcmp(s + n - 4, "_MAX") == 0 || strcmp(s + n - 4, "_MIN") == 0))
-		return true;
 	for (size_t k = 0; k < COUNTOF(reserved); k++)
 		if (strcmp(reserved[k], s) == 0) return true;
 	return false;
@@ -136,10 +142,12 @@ sanitise(const char *text, bool upper, char out[IDENT_MAX + 1])
 static const char *
 take(Scope *s, const char *text, bool upper)
 {
-	char base[IDENT_MAX + 1];
+	char base[IDENT_MAX + 3];
 	const char *name;
 
 	sanitise(text, upper, base);
+	if (has_reserved_prefix(base))
+		memmove(base + 2, base, strlen(base) + 1), memcpy(base, upper ? "N_" : "v_", 2);
 	name = cg_text(s->arena, "%s", base);
 	for (unsigned k = 2; is_taken(s, name); k++)
 		name = cg_text(s->arena, "%s_%u", base, k);

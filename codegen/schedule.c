@@ -157,7 +157,7 @@ dx_mode(Cg *g, uint32_t type, const Port *port, PortMode *mode)
 		shared += r.kind == REF_result && g->m->mem.cot[cot_index(g, r)].shared;
 	}
 	if (inputs == n) return; /* an input has no gradient */
-	if (inputs)
+	if (inputs && spare_cot(g, type, port->slot).kind == REF_none)
 		cg_error(g, g->m->insts[g->insts_of[type][0]].loc,
 			 "some calls of '%s' take an input where others take a result; the "
 			 "host target cannot tell them apart yet",

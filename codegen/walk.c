@@ -7,9 +7,8 @@
 #include <string.h>
 
 static void
-open_loop(Nest *n, Buf *b, int depth, const Loop *l)
+open_loop(Buf *b, int depth, const Loop *l)
 {
-	(void)n;
 	put_line(b, depth, "for (int64_t %s = 0; %s < %s; %s++) {", l->var, l->var, l->size,
 		 l->var);
 }
@@ -154,7 +153,7 @@ put_walk(Nest *n, int pass, bool parallel)
 					 parallel && loops == 1 ? "parallel for " : "",
 					 clause.n ? clause.s : "",
 					 parallel && loops == 1 ? " schedule(static)" : "");
-			open_loop(n, &n->row, depth + k - 1, &n->loop[l]);
+			open_loop(&n->row, depth + k - 1, &n->loop[l]);
 		}
 		buf_puts(&n->row, n->body.s);
 		close_loops(&n->row, depth, loops);
@@ -177,69 +176,89 @@ put_row_stores(Nest *n)
 				  value_at(n, n->stores[k].v, &n->id));
 }
 
-/* for rows { walks } */
-void
-put_rows(Nest *n)
+/* Chooses which loops are rows and which lie inside; returns the number of rows' loops. */
+static int
+lay_rows(Nest *n)
 {
 	uint32_t all = (1u << n->naxes) - 1;
-	int rows;
-	bool small = nest_count(n, all) < PARALLEL_MIN, parallel_inner = false;
+	int rows, loops;
 
 	if (n->reduced) {
 		rows = nest_add_loops(n, all & ~n->reduced, true);
 		nest_add_loops(n, n->reduced, false);
 		n->inner = n->reduced;
-	} else {
-		int loops = nest_add_loops(n, all, true);
-
-		rows = loops ? loops - 1 : 0;
-		if (loops == 1 && !strcmp(n->loop[0].var, "row")) n->loop[0].var = "i";
-		n->inner = loops ? n->loop[loops - 1].axes : 0;
+		return rows;
 	}
-	if (!n->reduced && !small && n->nloops) {
-		int64_t outer = 1;
+	loops = nest_add_loops(n, all, true);
+	if (loops == 1 && !strcmp(n->loop[0].var, "row")) n->loop[0].var = "i";
+	n->inner = loops ? n->loop[loops - 1].axes : 0;
+	return loops ? loops - 1 : 0;
+}
 
-		for (int l = 0; l < rows; l++)
-			outer *= n->loop[l].extent;
-		parallel_inner = outer < 32 && n->loop[n->nloops - 1].extent >= 1024;
+/* Few rows that are long: threads share the row instead. Not where it is reduced: sums have one order. */
+static bool
+shares_row(const Nest *n, int rows)
+{
+	int64_t outer = 1;
+
+	if (n->reduced || !n->nloops) return false;
+	for (int l = 0; l < rows; l++)
+		outer *= n->loop[l].extent;
+	return outer < 32 && n->loop[n->nloops - 1].extent >= 1024;
+}
+
+static void
+put_parallel(Nest *n, int loops)
+{
+	if (loops > 1)
+		put_line(&n->c->text, 0,
+			 "#pragma omp parallel for collapse(%d) schedule(static)", loops);
+	else
+		put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
+}
+
+/* The statements of a row without loops around it, in a block of their own if they declare anything. */
+static void
+put_single_row(Nest *n)
+{
+	const char *s = n->row.n ? n->row.s : "";
+	bool block = strncmp(s + strspn(s, "\t"), "#pragma", 7) != 0;
+
+	if (block) put_line(&n->c->text, n->c->depth, "{");
+	while (*s) {
+		size_t len = strcspn(s, "\n");
+
+		if (block && *s != '#') buf_putc(&n->c->text, '\t');
+		buf_printf(&n->c->text, "%.*s\n", (int)len, s);
+		s += len + 1;
 	}
+	if (block) put_line(&n->c->text, n->c->depth, "}");
+}
+
+/* for rows { walks } */
+void
+put_rows(Nest *n)
+{
+	bool small = nest_count(n, (1u << n->naxes) - 1) < PARALLEL_MIN, shared;
+	int rows = lay_rows(n);
+
+	shared = !small && shares_row(n, rows);
 	n->row_depth = n->c->depth + rows;
 	nest_find_needs(n);
 	declare_rows(n);
 	for (int p = 0; p < n->npasses; p++)
-		put_walk(n, p, parallel_inner);
+		put_walk(n, p, shared);
 	n->pass = n->npasses - 1;
 	put_row_stores(n);
-	if (rows && !small && !parallel_inner) {
-		if (rows > 1)
-			put_line(&n->c->text, 0,
-				 "#pragma omp parallel for collapse(%d) schedule(static)",
-				 rows);
-		else
-			put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
+	if (!rows) {
+		put_single_row(n);
+		return;
 	}
+	if (!small && !shared) put_parallel(n, rows);
 	for (int l = 0; l < rows; l++)
-		open_loop(n, &n->c->text, n->c->depth + l, &n->loop[l]);
-	const char *first = n->row.n ? n->row.s + strspn(n->row.s, "\t") : "";
-	bool block = !rows && strncmp(first, "#pragma", 7) !=
-				  0; /* constants of this nest stay in a block of their own */
-
-	if (block) put_line(&n->c->text, n->c->depth, "{");
-	if (block) {
-		Buf shifted;
-
-		buf_init(&shifted, n->c->g->a);
-		for (const char *s = n->row.n ? n->row.s : ""; *s;) {
-			const char *end = strchr(s, '\n');
-
-			if (*s != '#') buf_putc(&shifted, '\t');
-			buf_puts(&shifted, cg_text(n->c->g->a, "%.*s\n", (int)(end - s), s));
-			s = end + 1;
-		}
-		n->row = shifted;
-	}
+		open_loop(&n->c->text, n->c->depth + l, &n->loop[l]);
 	if (n->row.n) buf_puts(&n->c->text, n->row.s);
-	close_loops(&n->c->text, n->c->depth, block ? 1 : rows);
+	close_loops(&n->c->text, n->c->depth, rows);
 }
 
 /* for blocks of columns { for rows { for columns } } */
@@ -273,13 +292,9 @@ put_columns(Nest *n)
 			put_store(n, n->stores[k].v, n->stores[k].to,
 				  value_at(n, n->stores[k].v, &n->id));
 
-	if (nest_count(n, all) >= PARALLEL_MIN && outer)
-		put_line(&n->c->text, 0,
-			 "#pragma omp parallel for collapse(%d) schedule(static)", outer + 1);
-	else if (nest_count(n, all) >= PARALLEL_MIN)
-		put_line(&n->c->text, 0, "#pragma omp parallel for schedule(static)");
+	if (nest_count(n, all) >= PARALLEL_MIN) put_parallel(n, outer + 1);
 	for (int l = 0; l < outer; l++)
-		open_loop(n, &n->c->text, depth + l, &n->loop[l]);
+		open_loop(&n->c->text, depth + l, &n->loop[l]);
 	put_line(&n->c->text, depth + outer, "for (int64_t %s = 0; %s < %s; %s += %d) {", e0,
 		 e0, column.size, e0, COLUMNS);
 	put_line(&n->c->text, depth + outer + 1,
@@ -287,7 +302,7 @@ put_columns(Nest *n)
 		 column.size, e0, COLUMNS, column.size);
 	if (head.n) buf_puts(&n->c->text, head.s);
 	for (int l = 0; l < rows; l++)
-		open_loop(n, &n->c->text, depth + outer + 1 + l, &n->loop[outer + 1 + l]);
+		open_loop(&n->c->text, depth + outer + 1 + l, &n->loop[outer + 1 + l]);
 	if (n->row.n) buf_puts(&n->c->text, n->row.s);
 	if (n->body.n) {
 		put_line(&n->c->text, 0, "#pragma omp simd");

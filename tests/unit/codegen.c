@@ -383,6 +383,7 @@ main(void)
 {
 	static const Case cases[] = {
 	    {.name = "odd", .file = "tests/codegen/odd.gdl", .tolerance = 1e-10},
+	    {.name = "mlp", .file = "tests/codegen/mlp.gdl", .tolerance = 1e-10},
 	    {.name = "gpt",
 	     .file = "tests/models/gpt.gdl",
 	     .microbatches = 3,
