@@ -1,8 +1,8 @@
 /*
  * body.c - what passes do to bodies: copy, append without inference, reorder.
  *
- * Ops of lowered bodies carry local types that inference on global axes does not know, so passes below level plan
- * append ops as they stand; the verifier checks them afterwards.
+ * Ops of lowered bodies carry local types that inference on global axes does not know, so
+ * passes below level plan append ops as they stand; the verifier checks them afterwards.
  */
 #include <string.h>
 
@@ -25,11 +25,15 @@ body_copy(Arena *a, const Body *b)
 }
 
 Val
-body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attrs, int nattr, const Type *types,
-    Loc loc)
+body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attrs, int nattr,
+	const Type *types, Loc loc)
 {
 	const OpInfo *info = &op_info[code];
-	Op op = {.code = code, .nin = (uint8_t)nin, .nout = info->nout, .nattr = (uint8_t)nattr, .loc = loc};
+	Op op = {.code = code,
+		 .nin = (uint8_t)nin,
+		 .nout = info->nout,
+		 .nattr = (uint8_t)nattr,
+		 .loc = loc};
 	op.in = arena_dup(m->arena, in, sizeof *in * (size_t)nin);
 	op.attrs = arena_dup(m->arena, attrs, sizeof *attrs * (size_t)nattr);
 	for (int r = 0; r < info->nout; r++) {
@@ -45,7 +49,8 @@ body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *att
 void
 body_number(Body *b)
 {
-	for (uint32_t v = 1; v < b->nvals; v++) b->vals[v].def = 0, b->vals[v].result = 0;
+	for (uint32_t v = 1; v < b->nvals; v++)
+		b->vals[v].def = 0, b->vals[v].result = 0;
 	for (uint32_t i = 0; i < b->nops; i++)
 		for (int r = 0; r < b->ops[i].nout; r++) {
 			ValDef *v = &b->vals[b->ops[i].out[r].i];

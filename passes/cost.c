@@ -1,9 +1,10 @@
 /*
  * cost.c - what an op costs: floating-point operations of contractions, bytes moved.
  *
- * One rule per op, indexed by code: a new op without a rule does not compile. Costs are of the local tensors of the
- * body's mesh, so that they are exact for one rank and one microbatch. Nothing here estimates: flops are counted
- * (banded attention by the pairs inside the band), bytes are those of operands and results.
+ * One rule per op, indexed by code: a new op without a rule does not compile. Costs are of the
+ * local tensors of the body's mesh, so that they are exact for one rank and one microbatch.
+ * Nothing here estimates: flops are counted (banded attention by the pairs inside the band),
+ * bytes are those of operands and results.
  */
 #include "passes/passes.h"
 
@@ -29,7 +30,8 @@ union_count(const Module *m, const Mesh *mesh, const Type *x, const Type *y)
 static double
 flops_dot(const Module *m, const Body *b, const Op *op)
 {
-	return 2 * union_count(m, ir_mesh(m, b), val_type(b, op->in[0]), val_type(b, op->in[1]));
+	return 2 *
+	       union_count(m, ir_mesh(m, b), val_type(b, op->in[0]), val_type(b, op->in[1]));
 }
 
 /* Pairs (query, key) with lo <= key - query <= hi among q queries and k keys. */
@@ -56,7 +58,8 @@ attention_scores(const Module *m, const Body *b, const Op *op)
 	const AxisList *feat = attr_axes(op, AK_feat), *keys = attr_axes(op, AK_keys);
 	const Attr *query = attr_find(op, AK_query);
 	double n = union_count(m, mesh, q, k);
-	for (int i = 0; i < feat->n; i++) n /= (double)type_extent(m, mesh, q, type_find(q, feat->a[i]));
+	for (int i = 0; i < feat->n; i++)
+		n /= (double)type_extent(m, mesh, q, type_find(q, feat->a[i]));
 	if (!query || keys->n != 1) return n;
 	int64_t nq = type_extent(m, mesh, q, type_find(q, query->axis));
 	int64_t nk = type_extent(m, mesh, k, type_find(k, keys->a[0]));
@@ -74,11 +77,13 @@ feature_count(const Module *m, const Body *b, const Op *op)
 	return n;
 }
 
-/* Axes of v that are neither keys nor carried are its features; without attributes for them we count what q lacks. */
+/* Axes of v that are neither keys nor carried are its features; without attributes for them
+ * we count what q lacks. */
 static double
 value_count(const Module *m, const Body *b, const Op *op)
 {
-	const Type *v = val_type(b, op->in[2]), *k = val_type(b, op->in[1]), *q = val_type(b, op->in[0]);
+	const Type *v = val_type(b, op->in[2]), *k = val_type(b, op->in[1]),
+		   *q = val_type(b, op->in[0]);
 	const AxisList *feat = attr_axes(op, AK_feat);
 	double n = 1;
 	for (int i = 0; i < v->n; i++) {
@@ -92,73 +97,75 @@ value_count(const Module *m, const Body *b, const Op *op)
 static double
 flops_attention(const Module *m, const Body *b, const Op *op)
 {
-	return 2 * attention_scores(m, b, op) * (feature_count(m, b, op) + value_count(m, b, op));
+	return 2 * attention_scores(m, b, op) *
+	       (feature_count(m, b, op) + value_count(m, b, op));
 }
 
-/* dq, dk, dv and the two products they come from; the scores are made again, which is recomputation, not the model's. */
+/* dq, dk, dv and the two products they come from; the scores are made again, which is
+ * recomputation, not the model's. */
 static double
 flops_attention_grad(const Module *m, const Body *b, const Op *op)
 {
 	return 2 * flops_attention(m, b, op);
 }
 
-#define flops_const flops_none
-#define flops_pos flops_none
-#define flops_neg flops_none
-#define flops_exp flops_none
-#define flops_log flops_none
-#define flops_sqrt flops_none
-#define flops_sin flops_none
-#define flops_cos flops_none
-#define flops_tanh flops_none
-#define flops_erf flops_none
-#define flops_sigmoid flops_none
-#define flops_relu flops_none
-#define flops_abs flops_none
-#define flops_not flops_none
-#define flops_cast flops_none
-#define flops_stop flops_none
-#define flops_copy flops_none
-#define flops_broadcast flops_none
-#define flops_add flops_none
-#define flops_sub flops_none
-#define flops_mul flops_none
-#define flops_div flops_none
-#define flops_floordiv flops_none
-#define flops_mod flops_none
-#define flops_pow flops_none
-#define flops_min flops_none
-#define flops_max flops_none
-#define flops_lt flops_none
-#define flops_le flops_none
-#define flops_eq flops_none
-#define flops_ne flops_none
-#define flops_and flops_none
-#define flops_or flops_none
-#define flops_where flops_none
-#define flops_dropout flops_none
-#define flops_view flops_none
-#define flops_slice flops_none
-#define flops_unslice flops_none
-#define flops_roll flops_none
-#define flops_concat flops_none
-#define flops_gather flops_none
-#define flops_scatter_add flops_none
-#define flops_sum flops_none
-#define flops_rmax flops_none
-#define flops_rmin flops_none
-#define flops_softmax flops_none
-#define flops_normalize flops_none
-#define flops_moments flops_none
-#define flops_topk flops_none
-#define flops_cross_entropy flops_none
-#define flops_sumsq flops_none
-#define flops_adamw flops_none
-#define flops_sgd flops_none
-#define flops_all_reduce flops_none
-#define flops_all_gather flops_none
+#define flops_const          flops_none
+#define flops_pos            flops_none
+#define flops_neg            flops_none
+#define flops_exp            flops_none
+#define flops_log            flops_none
+#define flops_sqrt           flops_none
+#define flops_sin            flops_none
+#define flops_cos            flops_none
+#define flops_tanh           flops_none
+#define flops_erf            flops_none
+#define flops_sigmoid        flops_none
+#define flops_relu           flops_none
+#define flops_abs            flops_none
+#define flops_not            flops_none
+#define flops_cast           flops_none
+#define flops_stop           flops_none
+#define flops_copy           flops_none
+#define flops_broadcast      flops_none
+#define flops_add            flops_none
+#define flops_sub            flops_none
+#define flops_mul            flops_none
+#define flops_div            flops_none
+#define flops_floordiv       flops_none
+#define flops_mod            flops_none
+#define flops_pow            flops_none
+#define flops_min            flops_none
+#define flops_max            flops_none
+#define flops_lt             flops_none
+#define flops_le             flops_none
+#define flops_eq             flops_none
+#define flops_ne             flops_none
+#define flops_and            flops_none
+#define flops_or             flops_none
+#define flops_where          flops_none
+#define flops_dropout        flops_none
+#define flops_view           flops_none
+#define flops_slice          flops_none
+#define flops_unslice        flops_none
+#define flops_roll           flops_none
+#define flops_concat         flops_none
+#define flops_gather         flops_none
+#define flops_scatter_add    flops_none
+#define flops_sum            flops_none
+#define flops_rmax           flops_none
+#define flops_rmin           flops_none
+#define flops_softmax        flops_none
+#define flops_normalize      flops_none
+#define flops_moments        flops_none
+#define flops_topk           flops_none
+#define flops_cross_entropy  flops_none
+#define flops_sumsq          flops_none
+#define flops_adamw          flops_none
+#define flops_sgd            flops_none
+#define flops_all_reduce     flops_none
+#define flops_all_gather     flops_none
 #define flops_reduce_scatter flops_none
-#define flops_all_to_all flops_none
+#define flops_all_to_all     flops_none
 
 static FlopsRule *const flops_rule[OP_COUNT] = {
     [OP_none] = flops_none,

@@ -1,20 +1,25 @@
 /*
  * fuse.c - which ops of a body are one loop nest.
  *
- * Input: a lowered body. Output: kernel numbers, ops reordered so that a kernel's are contiguous. A kernel consists of
- * elementwise ops (EW) and reductions (sum, rmax, rmin, moments); S is the union of the axes of its values. Two shapes:
+ * Input: a lowered body. Output: kernel numbers, ops reordered so that a kernel's are
+ * contiguous. A kernel consists of elementwise ops (EW) and reductions (sum, rmax, rmin,
+ * moments); S is the union of the axes of its values. Two shapes:
  *
- *   row     every reduction takes exactly the axes C off S; every elementwise result has the axes S or S \ C. Values
- *           flow between its ops at equal rows, so rows are independent. Without reductions C is empty: a plain map.
- *   column  every reduction takes C off S, C not holding the fastest axis; the reduced results are not read inside,
- *           elementwise results have the axes S and are not needed outside.
+ *   row     every reduction takes exactly the axes C off S; every elementwise result has the
+ *           axes S or S \ C. Values flow between its ops at equal rows, so rows are
+ *           independent. Without reductions C is empty: a plain map.
+ *   column  every reduction takes C off S, C not holding the fastest axis; the reduced results
+ *           are not read inside, elementwise results have the axes S and are not needed
+ *           outside.
  *
- * What comes from outside is read through alias views (ir_access), or through views that are none (unslice, roll,
- * concat, ...) inside the kernel, directly on outside buffers. Constants are literals and belong to no kernel; positions
- * and broadcasts are copied to every kernel that reads them. Everything else stays alone, kernel 0.
+ * What comes from outside is read through alias views (ir_access), or through views that are
+ * none (unslice, roll, concat, ...) inside the kernel, directly on outside buffers. Constants
+ * are literals and belong to no kernel; positions and broadcasts are copied to every kernel
+ * that reads them. Everything else stays alone, kernel 0.
  *
- * Method: greedy merging of producers into consumers, then of siblings that read the same buffer, each merge checked for
- * shape, for the number of operands, and for a path that leaves the kernel and returns.
+ * Method: greedy merging of producers into consumers, then of siblings that read the same
+ * buffer, each merge checked for shape, for the number of operands, and for a path that leaves
+ * the kernel and returns.
  */
 #include <string.h>
 
@@ -29,8 +34,8 @@ typedef struct Fuse {
 	Ctx *c;
 	Module *m;
 	Body *b;
-	uint32_t *of;  /* [nops] the group of an op: the index of its first member */
-	bool *alias;   /* [nops] a view without code */
+	uint32_t *of;     /* [nops] the group of an op: the index of its first member */
+	bool *alias;      /* [nops] a view without code */
 	uint32_t *uses;   /* [nvals] */
 	uint32_t *inside; /* [nvals] how many of them are in the groups looked at */
 	uint32_t *stamp;  /* [nvals] */
@@ -44,7 +49,8 @@ typedef enum Shape { SHAPE_none, SHAPE_row, SHAPE_column } Shape;
 static bool
 is_red(const Op *op)
 {
-	return op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin || op->code == OP_moments;
+	return op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin ||
+	       op->code == OP_moments;
 }
 
 static bool
@@ -125,7 +131,8 @@ count_inside(Fuse *f, uint32_t g, uint32_t h)
 {
 	memset(f->inside, 0, sizeof *f->inside * f->b->nvals);
 	for (uint32_t i = 0; i < f->b->nops; i++)
-		for (int k = 0; member(f, i, g, h) && k < f->b->ops[i].nin; k++) f->inside[f->b->ops[i].in[k].i]++;
+		for (int k = 0; member(f, i, g, h) && k < f->b->ops[i].nin; k++)
+			f->inside[f->b->ops[i].in[k].i]++;
 }
 
 /* Is value v, made in the groups counted, read outside of them or handed out? */
@@ -153,7 +160,8 @@ fastest(const Fuse *f, const Type *t)
 
 /* S and C of the groups g and h together; false if reductions differ or axes are too many. */
 static bool
-space_of_groups(const Fuse *f, uint32_t g, uint32_t h, AxisList *s, AxisList *c, bool *red, bool *column)
+space_of_groups(const Fuse *f, uint32_t g, uint32_t h, AxisList *s, AxisList *c, bool *red,
+		bool *column)
 {
 	*s = *c = (AxisList){0};
 	*red = *column = false;
@@ -161,7 +169,8 @@ space_of_groups(const Fuse *f, uint32_t g, uint32_t h, AxisList *s, AxisList *c,
 		const Op *op = &f->b->ops[i];
 		if (!member(f, i, g, h)) continue;
 		for (int r = 0; r < op->nout; r++)
-			if (op->out[r].i && !add_axes(s, val_type(f->b, op->out[r]))) return false;
+			if (op->out[r].i && !add_axes(s, val_type(f->b, op->out[r])))
+				return false;
 		if (!is_red(op)) continue;
 		const AxisList *axes = attr_axes(op, AK_axes);
 		if (!add_axes(s, val_type(f->b, op->in[0]))) return false;
@@ -179,7 +188,9 @@ static bool
 fits_row(const Fuse *f, const Op *op, const AxisList *s, const AxisList *c)
 {
 	if (is_leaf(op)) return true;
-	if (is_red(op)) return type_is(val_type(f->b, op->in[0]), s, NULL); /* a result may be unwanted */
+	if (is_red(op))
+		return type_is(val_type(f->b, op->in[0]), s,
+			       NULL); /* a result may be unwanted */
 	const Type *t = val_type(f->b, op->out[0]);
 	return type_is(t, s, NULL) || type_is(t, s, c);
 }
@@ -188,13 +199,15 @@ static bool
 fits_column(const Fuse *f, const Op *op, const AxisList *s)
 {
 	if (is_leaf(op)) return true;
-	if (!is_red(op)) return type_is(val_type(f->b, op->out[0]), s, NULL) && !escapes(f, op->out[0]);
+	if (!is_red(op))
+		return type_is(val_type(f->b, op->out[0]), s, NULL) && !escapes(f, op->out[0]);
 	for (int r = 0; r < op->nout; r++)
 		if (op->out[r].i && f->inside[op->out[r].i]) return false;
 	return type_is(val_type(f->b, op->in[0]), s, NULL);
 }
 
-/* Distinct values from outside; a leaf's operands are all outside and its result stays inside. */
+/* Distinct values from outside; a leaf's operands are all outside and its result stays
+ * inside. */
 static bool
 operands_ok(const Fuse *f, uint32_t g, uint32_t h)
 {
@@ -211,7 +224,8 @@ operands_ok(const Fuse *f, uint32_t g, uint32_t h)
 				continue;
 			}
 			int j = 0;
-			while (j < n && seen[j].i != op->in[k].i) j++;
+			while (j < n && seen[j].i != op->in[k].i)
+				j++;
 			if (j < n) continue;
 			if (n == MAX_OPERANDS) return false;
 			seen[n++] = op->in[k];
@@ -226,18 +240,21 @@ shape_of(Fuse *f, uint32_t g, uint32_t h)
 	AxisList s, c;
 	bool red, column;
 	count_inside(f, g, h);
-	if (!space_of_groups(f, g, h, &s, &c, &red, &column) || !operands_ok(f, g, h)) return SHAPE_none;
+	if (!space_of_groups(f, g, h, &s, &c, &red, &column) || !operands_ok(f, g, h))
+		return SHAPE_none;
 	for (uint32_t i = 0; i < f->b->nops; i++) {
 		const Op *op = &f->b->ops[i];
 		if (!member(f, i, g, h)) continue;
-		if (column ? !fits_column(f, op, &s) : !fits_row(f, op, &s, &c)) return SHAPE_none;
+		if (column ? !fits_column(f, op, &s) : !fits_row(f, op, &s, &c))
+			return SHAPE_none;
 	}
 	return column ? SHAPE_column : SHAPE_row;
 }
 
 /* ---- paths ---- */
 
-/* Does something outside g and h depend on one of them and feed one of them? Ops are in a valid order, groups contracted. */
+/* Does something outside g and h depend on one of them and feed one of them? Ops are in a
+ * valid order, groups contracted. */
 static bool
 path_returns(const Fuse *f, uint32_t g, uint32_t h)
 {
@@ -252,7 +269,8 @@ path_returns(const Fuse *f, uint32_t g, uint32_t h)
 				uint32_t d = f->b->vals[op->in[k].i].def;
 				if (!d) continue;
 				if (member(f, i, g, h)) {
-					if (!member(f, d - 1, g, h) && mark[f->of[d - 1]]) return true;
+					if (!member(f, d - 1, g, h) && mark[f->of[d - 1]])
+						return true;
 				} else {
 					on |= member(f, d - 1, g, h) || mark[f->of[d - 1]];
 				}
@@ -275,7 +293,8 @@ merge(Fuse *f, uint32_t g, uint32_t h)
 	return true;
 }
 
-/* Takes the producers of op i into its group, the latest first; a broadcast taken in brings its own. */
+/* Takes the producers of op i into its group, the latest first; a broadcast taken in brings
+ * its own. */
 static void
 pull(Fuse *f, uint32_t i)
 {
@@ -287,7 +306,8 @@ pull(Fuse *f, uint32_t i)
 			if (at < last && at > d) d = at;
 		}
 		if (!d || !fusable(f, d - 1)) continue;
-		if (merge(f, f->of[d - 1], f->of[i]) && f->b->ops[d - 1].code == OP_broadcast) pull(f, d - 1);
+		if (merge(f, f->of[d - 1], f->of[i]) && f->b->ops[d - 1].code == OP_broadcast)
+			pull(f, d - 1);
 	}
 }
 
@@ -295,7 +315,9 @@ static void
 merge_producers(Fuse *f)
 {
 	for (uint32_t i = 0; i < f->b->nops; i++)
-		if (fusable(f, i) && !is_leaf(&f->b->ops[i]) && f->b->ops[i].code != OP_broadcast) pull(f, i);
+		if (fusable(f, i) && !is_leaf(&f->b->ops[i]) &&
+		    f->b->ops[i].code != OP_broadcast)
+			pull(f, i);
 }
 
 /* Elements of the largest value that both groups read from outside. */
@@ -305,7 +327,8 @@ shared_read(const Fuse *f, uint32_t g, uint32_t h)
 	int64_t most = 0;
 	memset(f->stamp, 0, sizeof *f->stamp * f->b->nvals);
 	for (uint32_t i = 0; i < f->b->nops; i++)
-		for (int k = 0; f->of[i] == g && k < f->b->ops[i].nin; k++) f->stamp[f->b->ops[i].in[k].i] = 1;
+		for (int k = 0; f->of[i] == g && k < f->b->ops[i].nin; k++)
+			f->stamp[f->b->ops[i].in[k].i] = 1;
 	for (uint32_t i = 0; i < f->b->nops; i++)
 		for (int k = 0; f->of[i] == h && k < f->b->ops[i].nin; k++) {
 			Val v = f->b->ops[i].in[k];
@@ -334,7 +357,9 @@ merge_siblings(Fuse *f)
 			AxisList si, ci, sj, cj;
 			bool red, col, redj, colj;
 			if (!space_of_groups(f, i, i, &si, &ci, &red, &col)) continue;
-			if (!space_of_groups(f, j, j, &sj, &cj, &redj, &colj) || !same_set(&si, &sj)) continue;
+			if (!space_of_groups(f, j, j, &sj, &cj, &redj, &colj) ||
+			    !same_set(&si, &sj))
+				continue;
 			if (shared_read(f, i, j) > 1) merge(f, i, j);
 		}
 	}
@@ -342,7 +367,8 @@ merge_siblings(Fuse *f)
 
 /* ---- copies for every reader ---- */
 
-/* Positions and broadcasts cost nothing to make again: every op of a kernel that reads one gets its own. */
+/* Positions and broadcasts cost nothing to make again: every op of a kernel that reads one
+ * gets its own. */
 static void
 copy_leaves(Fuse *f)
 {
@@ -352,11 +378,13 @@ copy_leaves(Fuse *f)
 		for (int k = 0; k < b->ops[i].nin; k++) {
 			Val v = b->ops[i].in[k];
 			const Op *from = val_op(b, v);
-			if (!from || (from->code != OP_pos && from->code != OP_broadcast)) continue;
+			if (!from || (from->code != OP_pos && from->code != OP_broadcast))
+				continue;
 			if (body_uses(b, f->c->tmp)[v.i] < 2) continue;
 			Op op = *from;
 			uint32_t at = b->nops;
-			Val y = body_op(f->m, b, op.code, op.in, op.nin, op.attrs, op.nattr, &b->vals[v.i].type, op.loc);
+			Val y = body_op(f->m, b, op.code, op.in, op.nin, op.attrs, op.nattr,
+					&b->vals[v.i].type, op.loc);
 			b->ops[i].in[k] = y;
 			body_move(f->c->tmp, b, at, i);
 			i++;
@@ -375,19 +403,23 @@ reorder(Fuse *f)
 	uint32_t *last = NEW_N(f->c->tmp, uint32_t, n);
 	bool *placed = NEW_N(f->c->tmp, bool, n);
 	Op *out = NEW_N(f->c->tmp, Op, n);
-	for (uint32_t i = 0; i < n; i++) last[f->of[i]] = i;
+	for (uint32_t i = 0; i < n; i++)
+		last[f->of[i]] = i;
 	while (done < n) {
 		uint32_t best = UINT32_MAX;
 		for (uint32_t g = 0; g < n; g++) {
-			bool ready = f->of[g] == g && !placed[g] && (best == UINT32_MAX || last[g] < last[best]);
+			bool ready = f->of[g] == g && !placed[g] &&
+				     (best == UINT32_MAX || last[g] < last[best]);
 			for (uint32_t i = g; ready && i <= last[g]; i++)
 				for (int k = 0; f->of[i] == g && k < b->ops[i].nin; k++) {
 					uint32_t d = b->vals[b->ops[i].in[k].i].def;
-					if (d && f->of[d - 1] != g && !placed[f->of[d - 1]]) ready = false;
+					if (d && f->of[d - 1] != g && !placed[f->of[d - 1]])
+						ready = false;
 				}
 			if (ready) best = g;
 		}
-		ENSURE(best != UINT32_MAX, "kernels of '%s' depend on each other", name_str(f->m->names, b->name));
+		ENSURE(best != UINT32_MAX, "kernels of '%s' depend on each other",
+		       name_str(f->m->names, b->name));
 		placed[best] = true;
 		for (uint32_t i = best; i <= last[best]; i++)
 			if (f->of[i] == best) out[done++] = b->ops[i];
@@ -401,10 +433,14 @@ static void
 number(Fuse *f)
 {
 	Body *b = f->b;
-	uint32_t *size = NEW_N(f->c->tmp, uint32_t, b->nops), *kernel = NEW_N(f->c->tmp, uint32_t, b->nops);
-	for (uint32_t i = 0; i < b->nops; i++) size[f->of[i]]++;
-	for (uint32_t i = 0; i < b->nops; i++) kernel[i] = size[f->of[i]] > 1 ? 1 + f->of[i] : 0;
-	for (uint32_t i = 0; i < b->nops; i++) b->ops[i].kernel = kernel[i];
+	uint32_t *size = NEW_N(f->c->tmp, uint32_t, b->nops),
+		 *kernel = NEW_N(f->c->tmp, uint32_t, b->nops);
+	for (uint32_t i = 0; i < b->nops; i++)
+		size[f->of[i]]++;
+	for (uint32_t i = 0; i < b->nops; i++)
+		kernel[i] = size[f->of[i]] > 1 ? 1 + f->of[i] : 0;
+	for (uint32_t i = 0; i < b->nops; i++)
+		b->ops[i].kernel = kernel[i];
 }
 
 void
@@ -412,7 +448,8 @@ fuse_body(Ctx *c, Module *m, Body *b)
 {
 	Fuse f = {.c = c, .m = m, .b = b};
 	if (b->kind == BK_N || b->kind == BK_U) return;
-	for (uint32_t i = 0; i < b->nops; i++) b->ops[i].kernel = 0;
+	for (uint32_t i = 0; i < b->nops; i++)
+		b->ops[i].kernel = 0;
 	copy_leaves(&f);
 	f.of = NEW_N(c->tmp, uint32_t, b->nops + 1);
 	f.alias = NEW_N(c->tmp, bool, b->nops + 1);
@@ -425,7 +462,8 @@ fuse_body(Ctx *c, Module *m, Body *b)
 		Access a;
 		f.of[i] = i;
 		f.alias[i] = op_info[op->code].flags & OF_VIEW && op->code != OP_broadcast &&
-		    !body_is_out(b, op->out[0]) && ir_access(m, b, op->out[0], &a) && a.base.i != op->out[0].i;
+			     !body_is_out(b, op->out[0]) && ir_access(m, b, op->out[0], &a) &&
+			     a.base.i != op->out[0].i;
 	}
 	merge_producers(&f);
 	merge_siblings(&f);

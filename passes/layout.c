@@ -3,12 +3,14 @@
  *
  *   param | grad | m | v | const | slots x (inputs, frames) | cots | work
  *
- * Work is what the running body has: its scratch, and above it, from B to W, what B hands to W (carry), so that the
- * section is as high as the neediest type. A frame holds what F saves, then what it returns. Results come last, so that a
- * layer finds its argument at a fixed distance below its own frame whoever made it, and loops over layers stay loops over
- * addresses. With one slot, frames are a stack: those of the last instances (the logits, for one) are gone when earlier
- * layers run B, and may lie in the work section above what they need themselves; how many of them, is chosen for the
- * lowest arena. Cotangents used once, by the next instance, take turns in two buffers.
+ * Work is what the running body has: its scratch, and above it, from B to W, what B hands to W
+ * (carry), so that the section is as high as the neediest type. A frame holds what F saves,
+ * then what it returns. Results come last, so that a layer finds its argument at a fixed
+ * distance below its own frame whoever made it, and loops over layers stay loops over
+ * addresses. With one slot, frames are a stack: those of the last instances (the logits, for
+ * one) are gone when earlier layers run B, and may lie in the work section above what they need
+ * themselves; how many of them, is chosen for the lowest arena. Cotangents used once, by the
+ * next instance, take turns in two buffers.
  */
 #include "passes/passes.h"
 
@@ -37,7 +39,8 @@ most_scratch(const Module *m, const LayerType *t, int lo, int hi)
 {
 	int64_t most = 0;
 	for (int k = lo; k <= hi; k++)
-		if (t->body[k] && m->bodies[t->body[k]].scratch_bytes > most) most = m->bodies[t->body[k]].scratch_bytes;
+		if (t->body[k] && m->bodies[t->body[k]].scratch_bytes > most)
+			most = m->bodies[t->body[k]].scratch_bytes;
 	return most;
 }
 
@@ -45,7 +48,8 @@ most_scratch(const Module *m, const LayerType *t, int lo, int hi)
 static int64_t
 work_of(const Module *m, const LayerType *t)
 {
-	int64_t back = most_scratch(m, t, BK_B, BK_W) + t->carry_frame, any = most_scratch(m, t, 0, BK_COUNT - 1);
+	int64_t back = most_scratch(m, t, BK_B, BK_W) + t->carry_frame,
+		any = most_scratch(m, t, 0, BK_COUNT - 1);
 	return back > any ? back : any;
 }
 
@@ -65,9 +69,11 @@ carry_in_saved(const Module *m, const LayerType *t, uint16_t slot)
 	const Body *b = &m->bodies[t->body[BK_B]];
 	const Port *out = ir_find_port(b, PORT_carry_out, slot);
 	Val v = out ? b->vals[out->v.i].over : NO_VAL;
-	while (v.i && b->vals[v.i].over.i) v = b->vals[v.i].over;
+	while (v.i && b->vals[v.i].over.i)
+		v = b->vals[v.i].over;
 	for (uint32_t i = 0; v.i && i < b->nports; i++)
-		if (b->ports[i].kind == PORT_saved && b->ports[i].v.i == v.i) return b->ports[i].slot;
+		if (b->ports[i].kind == PORT_saved && b->ports[i].v.i == v.i)
+			return b->ports[i].slot;
 	return -1;
 }
 
@@ -85,9 +91,12 @@ frame_of_type(Ctx *c, Module *m, LayerType *t)
 	for (int results = 0; results < 2; results++)
 		for (uint32_t i = 0; i < f->nports; i++) {
 			const Port *p = &f->ports[i];
-			if ((p->kind != PORT_save && p->kind != PORT_out) || is_result(f, p->v) != results) continue;
+			if ((p->kind != PORT_save && p->kind != PORT_out) ||
+			    is_result(f, p->v) != results)
+				continue;
 			if (!at[p->v.i] && !body_passed(f, p->v))
-				at[p->v.i] = 1 + take(&t->slot_frame, type_bytes(m, mesh, val_type(f, p->v)));
+				at[p->v.i] = 1 + take(&t->slot_frame,
+						      type_bytes(m, mesh, val_type(f, p->v)));
 		}
 	for (uint32_t i = 0; i < f->nports; i++) { /* an argument handed on has at 0, so -1 */
 		const Port *p = &f->ports[i];
@@ -98,11 +107,11 @@ frame_of_type(Ctx *c, Module *m, LayerType *t)
 	int64_t below = most_scratch(m, t, BK_B, BK_W);
 	for (uint32_t i = 0; i < t->ncarry; i++) {
 		int saved = carry_in_saved(m, t, (uint16_t)i);
-		t->carry_at[i] = saved >= 0 ? -1 - saved :
-		    below + take(&t->carry_frame, type_bytes(m, mesh, &t->carry[i]));
+		t->carry_at[i] = saved >= 0 ? -1 - saved
+					    : below + take(&t->carry_frame,
+							   type_bytes(m, mesh, &t->carry[i]));
 	}
 }
-
 
 /* ---- cotangents ---- */
 
@@ -152,14 +161,16 @@ layout_cots(Ctx *c, Module *m)
 	}
 	x->cot = NEW_N(m->arena, Cot, x->ncot);
 	Use *use = count_uses(c, m, x->cot_of, x->ncot);
-	int64_t pair = 0, top = 0; /* one of the two shared buffers; buffers of their own above them */
+	int64_t pair = 0,
+		top = 0; /* one of the two shared buffers; buffers of their own above them */
 	for (int own = 0; own < 2; own++) {
 		if (own) top = 2 * pair;
 		for (uint32_t i = 0; i < m->ninsts; i++) {
 			int64_t in_pair = 0;
 			for (uint16_t r = 0; r < m->types[m->insts[i].type].nouts; r++) {
 				uint32_t k = x->cot_of[i] + r;
-				bool read = has_port(m, i, BK_B, PORT_cot, r) || has_port(m, i, BK_W, PORT_cot, r);
+				bool read = has_port(m, i, BK_B, PORT_cot, r) ||
+					    has_port(m, i, BK_W, PORT_cot, r);
 				bool turns = use[k].n == 1 && use[k].by == i + 1;
 				if (!use[k].n && !read) continue;
 				if (turns == own) continue;
@@ -189,7 +200,8 @@ any_port(const Module *m, PortKind kind)
 	return false;
 }
 
-/* Parameters and the state beside them: four sections of one layout; a section that the optimizer does not have is -1. */
+/* Parameters and the state beside them: four sections of one layout; a section that the
+ * optimizer does not have is -1. */
 static int64_t
 layout_state(Module *m)
 {
@@ -207,7 +219,8 @@ layout_state(Module *m)
 	x->consts = top;
 	x->const_at = NEW_N(m->arena, int64_t, m->nconsts);
 	int64_t in_consts = 0;
-	for (uint32_t i = 0; i < m->nconsts; i++) x->const_at[i] = take(&in_consts, type_bytes(m, NULL, &m->consts[i]));
+	for (uint32_t i = 0; i < m->nconsts; i++)
+		x->const_at[i] = take(&in_consts, type_bytes(m, NULL, &m->consts[i]));
 	return top + in_consts;
 }
 
@@ -227,15 +240,18 @@ typedef struct Stack {
 	uint32_t n;
 } Stack;
 
-/* Height of frames and work if instances `tail`.. have their frames in the work section, above what they need. */
+/* Height of frames and work if instances `tail`.. have their frames in the work section,
+ * above what they need. */
 static int64_t
 stack_height(const Stack *s, uint32_t tail, int64_t *above)
 {
 	int64_t low = 0, high = 0, head_work = 0;
 	*above = 0;
 	for (uint32_t i = 0; i < s->n; i++) {
-		if (i < tail) low += s->frame[i];
-		else high += s->frame[i];
+		if (i < tail)
+			low += s->frame[i];
+		else
+			high += s->frame[i];
 		int64_t *most = i < tail ? &head_work : above;
 		if (s->work[i] > *most) *most = s->work[i];
 	}
@@ -243,12 +259,14 @@ stack_height(const Stack *s, uint32_t tail, int64_t *above)
 	return low + (head_work > tail_work ? head_work : tail_work);
 }
 
-/* The first instance of the tail: where types change, for the lowest height; the shortest tail of equals. */
+/* The first instance of the tail: where types change, for the lowest height; the shortest
+ * tail of equals. */
 static uint32_t
 choose_tail(const Module *m, const Stack *s, int64_t *height, int64_t *above)
 {
 	uint32_t best = s->n;
-	bool stack = !m->plan.forward_only && m->plan.nstages == 1 && m->plan.stages[0].slots == 1;
+	bool stack =
+	    !m->plan.forward_only && m->plan.nstages == 1 && m->plan.stages[0].slots == 1;
 	*height = stack_height(s, best, above);
 	for (uint32_t i = s->n; stack && i-- > 1;) {
 		int64_t a, h;
@@ -264,8 +282,10 @@ static void
 layout_sections(Ctx *c, Module *m)
 {
 	Memory *x = &m->mem;
-	Stack s = {NEW_N(c->tmp, int64_t, m->ninsts), NEW_N(c->tmp, int64_t, m->ninsts), m->ninsts};
-	uint32_t slots = m->plan.nstages && m->plan.stages[0].slots ? m->plan.stages[0].slots : 1;
+	Stack s = {NEW_N(c->tmp, int64_t, m->ninsts), NEW_N(c->tmp, int64_t, m->ninsts),
+		   m->ninsts};
+	uint32_t slots =
+	    m->plan.nstages && m->plan.stages[0].slots ? m->plan.stages[0].slots : 1;
 	int64_t top, height, above;
 	*x = (Memory){0};
 	top = layout_state(m);
@@ -277,16 +297,20 @@ layout_sections(Ctx *c, Module *m)
 	uint32_t tail = choose_tail(m, &s, &height, &above);
 	x->input_at = NEW_N(m->arena, int64_t, m->ninputs);
 	x->slot_at = NEW_N(m->arena, int64_t, m->ninsts);
-	for (uint32_t i = 0; i < m->ninputs; i++) x->input_at[i] = take(&x->slot_bytes, input_bytes(m, &m->inputs[i]));
+	for (uint32_t i = 0; i < m->ninputs; i++)
+		x->input_at[i] = take(&x->slot_bytes, input_bytes(m, &m->inputs[i]));
 	int64_t inputs = x->slot_bytes;
-	for (uint32_t i = 0; i < tail; i++) x->slot_at[i] = take(&x->slot_bytes, s.frame[i]);
+	for (uint32_t i = 0; i < tail; i++)
+		x->slot_at[i] = take(&x->slot_bytes, s.frame[i]);
 	x->slots = take(&top, x->slot_bytes * slots);
 	x->cots = top;
 	if (!m->plan.forward_only) top += layout_cots(c, m);
 	x->carry = x->scratch = top;
 	int64_t at = x->scratch + above - x->slots;
-	for (uint32_t i = tail; i < m->ninsts; i++) x->slot_at[i] = take(&at, s.frame[i]);
-	int64_t work = height - (x->slot_bytes - inputs), once = m->const_body ? m->bodies[m->const_body].scratch_bytes : 0;
+	for (uint32_t i = tail; i < m->ninsts; i++)
+		x->slot_at[i] = take(&at, s.frame[i]);
+	int64_t work = height - (x->slot_bytes - inputs),
+		once = m->const_body ? m->bodies[m->const_body].scratch_bytes : 0;
 	x->arena_bytes = x->scratch + (work > once ? work : once);
 }
 

@@ -1,8 +1,9 @@
 /*
  * lower.c - the lowering library: a layer type and a strategy in, the bodies one rank runs out.
  *
- * shard -> remat -> ports -> fuse, then pack for the cost. The search costs what it returns and spmd links the same
- * object, so a plan's memory is the program's memory. Results are memoised by (type, strategy, degree of mb).
+ * shard -> remat -> ports -> fuse, then pack for the cost. The search costs what it returns and
+ * spmd links the same object, so a plan's memory is the program's memory. Results are memoised
+ * by (type, strategy, degree of mb).
  */
 #include "passes/passes.h"
 
@@ -30,33 +31,40 @@ static Val
 own_copy(Module *m, Body *b, Val v, const Type *want)
 {
 	Type t = *val_type(b, v);
-	for (int k = 0; want && k < t.n; k++) t.ax[k] = val_type(b, v)->ax[type_find(val_type(b, v), want->ax[k].a)];
+	for (int k = 0; want && k < t.n; k++)
+		t.ax[k] = val_type(b, v)->ax[type_find(val_type(b, v), want->ax[k].a)];
 	const Op *op = val_op(b, v);
 	return body_op(m, b, OP_copy, &v, 1, NULL, 0, &t, op ? op->loc : (Loc){0});
 }
 
 /*
- * After this every out-port's value may live in the port's buffer: no in-port is handed on but an argument by `out`;
- * what may be accumulated into (dx, dw) is read by nothing else and has the buffer's axis order.
+ * After this every out-port's value may live in the port's buffer: no in-port is handed on but
+ * an argument by `out`; what may be accumulated into (dx, dw) is read by nothing else and has
+ * the buffer's axis order.
  */
 static void
 legal_ports(Module *m, Body *b, const LayerType *t, const Body *f, Arena *tmp)
 {
 	for (uint32_t i = 0; i < b->nports; i++) {
 		Port p = b->ports[i];
-		if (port_is_in(p.kind) || p.kind == PORT_norm || (p.kind >= PORT_w_out && p.kind <= PORT_v_out)) continue;
+		if (port_is_in(p.kind) || p.kind == PORT_norm ||
+		    (p.kind >= PORT_w_out && p.kind <= PORT_v_out))
+			continue;
 		uint32_t *uses = body_uses(b, tmp); /* grows with every copy */
 		const Port *from = NULL;
 		for (uint32_t j = 0; j < b->nports; j++)
-			if (port_is_in(b->ports[j].kind) && b->ports[j].v.i == p.v.i) from = &b->ports[j];
+			if (port_is_in(b->ports[j].kind) && b->ports[j].v.i == p.v.i)
+				from = &b->ports[j];
 		bool copy = from && !(p.kind == PORT_out && from->kind == PORT_arg);
 		if (p.kind == PORT_dx || p.kind == PORT_dw) {
 			const Type *want = port_type(t, f, &p);
-			copy |= uses[p.v.i] > 1 || (want && !same_order(want, val_type(b, p.v)));
+			copy |=
+			    uses[p.v.i] > 1 || (want && !same_order(want, val_type(b, p.v)));
 		}
 		if (p.kind == PORT_carry_out) /* never two of them in one buffer */
 			for (uint32_t j = 0; j < i; j++)
-				copy |= b->ports[j].kind == PORT_carry_out && b->ports[j].v.i == p.v.i;
+				copy |= b->ports[j].kind == PORT_carry_out &&
+					b->ports[j].v.i == p.v.i;
 		if (copy) b->ports[i].v = own_copy(m, b, p.v, port_type(t, f, &p));
 	}
 }
@@ -85,8 +93,10 @@ count_cost(Ctx *c, Module *m, Lowered *l)
 		l->scratch[k] = body[k]->scratch_bytes;
 	}
 	const Mesh *mesh = &m->plan.meshes[l->strategy.mesh];
-	for (uint32_t i = 0; i < l->layer.nsaved; i++) l->saved_bytes += type_bytes(m, mesh, &l->layer.saved[i]);
-	for (uint32_t i = 0; i < l->layer.ncarry; i++) l->carry_bytes += type_bytes(m, mesh, &l->layer.carry[i]);
+	for (uint32_t i = 0; i < l->layer.nsaved; i++)
+		l->saved_bytes += type_bytes(m, mesh, &l->layer.saved[i]);
+	for (uint32_t i = 0; i < l->layer.ncarry; i++)
+		l->carry_bytes += type_bytes(m, mesh, &l->layer.carry[i]);
 }
 
 static Lowered *
@@ -123,27 +133,34 @@ Lowered *
 lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, const Strategy *s)
 {
 	for (uint32_t i = 0; i < memo->n; i++)
-		if (memo->l[i]->type == type && same_strategy(&memo->l[i]->strategy, s)) return memo->l[i];
+		if (memo->l[i]->type == type && same_strategy(&memo->l[i]->strategy, s))
+			return memo->l[i];
 	Lowered *l = lower_new(c, m, type, s);
 	if (l) PUSH(m->arena, memo->l, memo->n, memo->cap, l);
 	return l;
 }
 
-/* Puts a lowered type in the place of its source, or beside it if that is taken by another strategy. */
+/* Puts a lowered type in the place of its source, or beside it if that is taken by another
+ * strategy. */
 static uint32_t
 link_type(Module *m, const Lowered *l, bool first)
 {
 	LayerType t = l->layer;
 	if (!first) {
-		t.name = name_fmt(m->names, "%s.%s", name_str(m->names, t.name), recompute_str[l->strategy.recompute]);
-		if (l->strategy.mesh) t.name = name_fmt(m->names, "%s.m%u", name_str(m->names, t.name), l->strategy.mesh);
+		t.name = name_fmt(m->names, "%s.%s", name_str(m->names, t.name),
+				  recompute_str[l->strategy.recompute]);
+		if (l->strategy.mesh)
+			t.name = name_fmt(m->names, "%s.m%u", name_str(m->names, t.name),
+					  l->strategy.mesh);
 	}
 	for (int k = 0; k < BK_COUNT; k++) {
 		if (!l->has[k]) continue;
 		Body b = l->body[k];
 		b.name = t.name;
-		if (first) m->bodies[t.body[k]] = b;
-		else t.body[k] = ir_add_body(m, b);
+		if (first)
+			m->bodies[t.body[k]] = b;
+		else
+			t.body[k] = ir_add_body(m, b);
 	}
 	if (first) {
 		m->types[l->type] = t;
@@ -166,8 +183,12 @@ check_edges(Ctx *c, const Module *m)
 			const Port *out = ir_find_port(f, PORT_out, n->args[a].result);
 			if (!out || !val_type(f, out->v)->partial) continue;
 			if (c->diag)
-				diag_error(c->diag, n->loc, "'%s' is given a sum over the batch: it ties the samples together, "
-				    "so that the batch cannot be split into microbatches", name_str(m->names, n->name));
+				diag_error(
+				    c->diag, n->loc,
+				    "'%s' is given a sum over the batch: it ties the samples "
+				    "together, "
+				    "so that the batch cannot be split into microbatches",
+				    name_str(m->names, n->name));
 			return false;
 		}
 	}
@@ -178,14 +199,16 @@ bool
 lower_link(Ctx *c, Module *m, LowerMemo *memo)
 {
 	uint32_t ntypes = m->ntypes, nbodies = m->nbodies;
-	uint32_t *of = NEW_N(c->tmp, uint32_t, m->ninsts); /* which lowered object an instance calls */
-	m->level = LV_spmd; /* extents are local from here on */
+	uint32_t *of =
+	    NEW_N(c->tmp, uint32_t, m->ninsts); /* which lowered object an instance calls */
+	m->level = LV_spmd;                     /* extents are local from here on */
 	for (uint32_t r = 0; r < m->plan.nruns; r++) {
 		const Strategy *s = &m->plan.runs[r];
 		for (uint32_t i = s->first; i < s->first + s->count && i < m->ninsts; i++) {
 			Lowered *l = lower_type(c, m, memo, m->insts[i].type, s);
 			if (!l) return false;
-			while (memo->l[of[i]] != l) of[i]++;
+			while (memo->l[of[i]] != l)
+				of[i]++;
 		}
 	}
 	ENSURE(m->ntypes == ntypes && m->nbodies == nbodies, "lowering added bodies");

@@ -1,17 +1,18 @@
 /*
  * memplan.c - offsets of everything, and how many bytes are alive at most.
  *
- * Input: LV_sched. Output: LV_mem: packed bodies, frames, sections, Memory.live_bytes from a walk over the action
- * table with loops expanded. The arena of a rank is Memory.arena_bytes, to the byte.
+ * Input: LV_sched. Output: LV_mem: packed bodies, frames, sections, Memory.live_bytes from a
+ * walk over the action table with loops expanded. The arena of a rank is Memory.arena_bytes, to
+ * the byte.
  */
 #include "passes/passes.h"
 
 typedef struct Walk {
 	Ctx *c;
 	const Module *m;
-	int64_t base;      /* state, constants, inputs: alive all the time */
-	int64_t frames;    /* of instances between their F and their last B or W */
-	int64_t cots;      /* buffers that hold or gather a cotangent */
+	int64_t base;   /* state, constants, inputs: alive all the time */
+	int64_t frames; /* of instances between their F and their last B or W */
+	int64_t cots;   /* buffers that hold or gather a cotangent */
 	int64_t most;
 	bool *cot_alive; /* [ncot] */
 } Walk;
@@ -39,7 +40,8 @@ set_alive(Walk *w, uint32_t inst, uint16_t r, bool on)
 	w->cots += on ? result_bytes(w->m, inst, r) : -result_bytes(w->m, inst, r);
 }
 
-/* Cotangents a body writes, before it runs; those of its own results, after its instance's last body. */
+/* Cotangents a body writes, before it runs; those of its own results, after its instance's
+ * last body. */
 static void
 cots_begin(Walk *w, uint32_t inst, const Body *b)
 {
@@ -60,12 +62,14 @@ run_body(Walk *w, BodyKind bk, uint32_t inst)
 	bool back = bk == BK_B || bk == BK_W;
 	if (bk == BK_F) w->frames += t->slot_frame;
 	if (back) cots_begin(w, inst, b);
-	int64_t live = w->base + w->frames + w->cots + b->live_bytes + (back ? t->carry_frame : 0);
+	int64_t live =
+	    w->base + w->frames + w->cots + b->live_bytes + (back ? t->carry_frame : 0);
 	if (live > w->most) w->most = live;
 	bool last = bk == BK_W || (bk == BK_B && !t->body[BK_W]);
 	if (!last || w->m->plan.forward_only) return;
 	w->frames -= t->slot_frame;
-	for (uint16_t r = 0; r < t->nouts; r++) set_alive(w, inst, r, false);
+	for (uint16_t r = 0; r < t->nouts; r++)
+		set_alive(w, inst, r, false);
 }
 
 /* One microbatch suffices: every turn of that loop is the same. */
@@ -76,10 +80,13 @@ walk(Walk *w, const Action *a, uint32_t n)
 		if (a[i].kind == ACT_body) run_body(w, a[i].bk, a[i].inst);
 		if (a[i].kind != ACT_layers) continue;
 		uint32_t end = i + 1;
-		while (a[end].kind != ACT_end) end++;
+		while (a[end].kind != ACT_end)
+			end++;
 		for (uint32_t turn = 0; turn < a[i].count; turn++)
 			for (uint32_t j = i + 1; j < end; j++)
-				run_body(w, a[j].bk, (uint32_t)((int64_t)a[j].inst + (int64_t)turn * a[j].stride));
+				run_body(w, a[j].bk,
+					 (uint32_t)((int64_t)a[j].inst +
+						    (int64_t)turn * a[j].stride));
 		i = end;
 	}
 }
@@ -93,7 +100,8 @@ live_bytes(Ctx *c, const Module *m)
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		Type t = m->inputs[i].type;
 		int64_t bytes = type_bytes(m, NULL, &t);
-		w.base += aligned(type_find(&t, m->batch) >= 0 ? bytes / m->plan.microbatches : bytes);
+		w.base += aligned(type_find(&t, m->batch) >= 0 ? bytes / m->plan.microbatches
+							       : bytes);
 	}
 	for (uint32_t k = 0; k < m->plan.nstages; k++)
 		walk(&w, m->actions + m->plan.stages[k].action, m->plan.stages[k].nactions);

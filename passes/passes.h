@@ -1,8 +1,9 @@
 /*
- * passes.h - everything that turns a module of one level into a module of the same or the next level.
+ * passes.h - everything that turns a module of one level into a module of the same or the next
+ * level.
  *
- * A pass is a function over a Module; passes call no other pass and meet only in the IR. Sections follow the files in
- * the order the pipeline runs them. README.md has the invariants.
+ * A pass is a function over a Module; passes call no other pass and meet only in the IR.
+ * Sections follow the files in the order the pipeline runs them. README.md has the invariants.
  */
 #ifndef GV_PASSES_H
 #define GV_PASSES_H
@@ -10,17 +11,19 @@
 #include "ir/ir.h"
 
 typedef struct Pass {
-	const char *name; /* flag and file name: -d NAME, NN-NAME.gir */
-	const char *doc;  /* one line for --help-passes */
-	Level in, out;    /* what the verifier checks before and after */
+	const char *name;             /* flag and file name: -d NAME, NN-NAME.gir */
+	const char *doc;              /* one line for --help-passes */
+	Level in, out;                /* what the verifier checks before and after */
 	bool (*run)(Ctx *, Module *); /* false: diagnostics were issued */
 } Pass;
 
 /* simplify.c */
 
-/* LV_graph -> LV_graph. Expands normalize, folds, applies exact identities, merges common subexpressions, drops dead code. */
+/* LV_graph -> LV_graph. Expands normalize, folds, applies exact identities, merges common
+ * subexpressions, drops dead code. */
 bool pass_simplify(Ctx *c, Module *m);
-/* The same on one body. keep_stop: `stop` stays, because the body has still to be differentiated. */
+/* The same on one body. keep_stop: `stop` stays, because the body has still to be
+ * differentiated. */
 void simplify_body(Module *m, Body *b, Arena *tmp, bool keep_stop);
 
 /* simplify_rules.c */
@@ -35,22 +38,24 @@ typedef struct Simplify {
 	uint32_t mask, cnext;
 } Simplify;
 
-/* A value of type t that equals the op's result, or none. Operands are values of the new body. */
+/* A value of type t that equals the op's result, or none. Operands are values of the new
+ * body. */
 Val simplify_rules(Simplify *s, const Op *op, const Type *t);
 bool simplify_same_axes(const AxisList *a, const AxisList *b); /* in the same order */
-/* Places an op with one result, of type t (NULL: as inferred): by a rule, as one that is there, or as itself. May change
- * op->in, which must not be the arena's. */
+/* Places an op with one result, of type t (NULL: as inferred): by a rule, as one that is there,
+ * or as itself. May change op->in, which must not be the arena's. */
 Val simplify_place(Simplify *s, Op *op, const Type *t, Name hint);
 
 /* autodiff.c */
 
-/* LV_graph -> LV_train. B and W bodies of every layer type; `saved` and `carry` lists; PORT_save in F.
- * Forward-only compilations change level, and nothing else. */
+/* LV_graph -> LV_train. B and W bodies of every layer type; `saved` and `carry` lists;
+ * PORT_save in F. Forward-only compilations change level, and nothing else. */
 bool pass_autodiff(Ctx *c, Module *m);
 
 /* grad.c */
 
-/* The joint body of a layer type while it is differentiated: F's ops, unchanged and first, then the gradient's. */
+/* The joint body of a layer type while it is differentiated: F's ops, unchanged and first,
+ * then the gradient's. */
 typedef struct Grad {
 	Ctx *c;
 	Module *m;
@@ -61,15 +66,18 @@ typedef struct Grad {
 	Loc loc;            /* of the op at hand: new ops take it */
 } Grad;
 
-/* Adds the contributions of one op of F to the cotangents of its operands. False after a diagnostic: no rule. */
+/* Adds the contributions of one op of F to the cotangents of its operands. False after a
+ * diagnostic: no rule. */
 bool grad_apply(Grad *g, const Op *op);
-/* cot[x] += d: sums d over axes x lacks, broadcasts it over those d lacks, and gives it x's type, order included. */
+/* cot[x] += d: sums d over axes x lacks, broadcasts it over those d lacks, and gives it x's
+ * type, order included. */
 void cot_add(Grad *g, Val x, Val d);
 
 /* partition.c */
 
-/* Splits a differentiated joint body: dx[arg] and dw[weight] are values of it, or none. Decides what F saves (recompute
- * policy `none`: cheap values are recomputed), adds PORT_save to F, and makes the bodies B and W of the type. */
+/* Splits a differentiated joint body: dx[arg] and dw[weight] are values of it, or none. Decides
+ * what F saves (recompute policy `none`: cheap values are recomputed), adds PORT_save to F, and
+ * makes the bodies B and W of the type. */
 typedef struct Joint {
 	const Grad *g;
 	uint32_t type;
@@ -77,7 +85,8 @@ typedef struct Joint {
 } Joint;
 void partition_body(Ctx *c, Module *m, const Joint *j);
 
-/* Appends a copy of an op of `src` to `dst`: operands through map[], results made and entered in map[]. */
+/* Appends a copy of an op of `src` to `dst`: operands through map[], results made and
+ * entered in map[]. */
 void copy_op(Module *m, Body *dst, const Body *src, const Op *op, Val *map);
 
 /* optimizer.c */
@@ -95,32 +104,37 @@ typedef struct PassOptions {
 	bool explain; /* the plan pass says on stdout what it tried and why it chose */
 } PassOptions;
 
-/* Runs the passes from the module's level on; *m may be another module afterwards (round trip). False after diagnostics. */
+/* Runs the passes from the module's level on; *m may be another module afterwards (round
+ * trip). False after diagnostics. */
 bool pass_run_all(Ctx *c, Module **m, const PassOptions *o);
 const Pass *pass_list(size_t *n);
 void pass_print_list(FILE *out); /* --print-passes */
 
 /* search.c */
 
-/* LV_train -> LV_plan. Microbatches and recomputation that fit the memory, by lowering; or what --plan says. */
+/* LV_train -> LV_plan. Microbatches and recomputation that fit the memory, by lowering; or
+ * what --plan says. */
 bool pass_plan(Ctx *c, Module *m);
 
 /* lower.c: the lowering library. What the search costs is what spmd links. */
 
-/* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what they cost. */
+/* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what
+ * they cost. */
 typedef struct Lowered {
 	uint32_t type; /* of the module that was lowered */
 	Strategy strategy;
 	Body body[BK_COUNT]; /* ops == NULL and no ports: there is none */
 	bool has[BK_COUNT];
-	LayerType layer;             /* the type as spmd links it: shards in saved, carry; flops of the model */
-	double flops[BK_COUNT];      /* done, recomputation included */
-	int64_t moved[BK_COUNT];     /* bytes read and written by its kernels */
-	int64_t scratch[BK_COUNT];   /* bytes, packed */
+	LayerType
+	    layer; /* the type as spmd links it: shards in saved, carry; flops of the model */
+	double flops[BK_COUNT];           /* done, recomputation included */
+	int64_t moved[BK_COUNT];          /* bytes read and written by its kernels */
+	int64_t scratch[BK_COUNT];        /* bytes, packed */
 	int64_t saved_bytes, carry_bytes; /* frames */
 } Lowered;
 
-/* requires: LV_plan. NULL after diagnostics. Same type and strategy: the same object, from `memo`. */
+/* requires: LV_plan. NULL after diagnostics. Same type and strategy: the same object, from
+ * `memo`. */
 typedef struct LowerMemo {
 	Lowered **l;
 	uint32_t n, cap;
@@ -133,23 +147,28 @@ bool pass_spmd(Ctx *c, Module *m);
 /* body.c: what passes do to bodies */
 
 Body body_copy(Arena *a, const Body *b);
-/* Appends an op as it stands, no inference: result types are given (types[r].dt == DT_none: not wanted). First result. */
-Val body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attrs, int nattr, const Type *types, Loc loc);
+/* Appends an op as it stands, no inference: result types are given (types[r].dt == DT_none:
+ * not wanted). First result. */
+Val body_op(Module *m, Body *b, OpCode code, const Val *in, int nin, const Attr *attrs,
+	    int nattr, const Type *types, Loc loc);
 /* Moves ops from..nops in front of op `at`. */
 void body_move(Arena *tmp, Body *b, uint32_t from, uint32_t at);
-void body_number(Body *b);     /* sets def and result of every value from the ops */
-void body_sort_ports(Body *b); /* by kind, then slot */
+void body_number(Body *b);              /* sets def and result of every value from the ops */
+void body_sort_ports(Body *b);          /* by kind, then slot */
 bool body_passed(const Body *b, Val v); /* v is an in-port's value */
 bool body_is_out(const Body *b, Val v); /* an out-port names it */
 
 /* shard.c */
 
-/* Which axes are split over microbatches, what is pending: writes the value types of the bodies of one layer type. */
-bool shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t, Body *body[BK_COUNT]);
+/* Which axes are split over microbatches, what is pending: writes the value types of the
+ * bodies of one layer type. */
+bool shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t,
+		Body *body[BK_COUNT]);
 
 /* remat.c */
 
-/* Takes saved values out of F and recomputes them in B; W gets them as carry. Updates t's saved and carry. */
+/* Takes saved values out of F and recomputes them in B; W gets them as carry. Updates t's
+ * saved and carry. */
 void remat_type(Ctx *c, Module *m, Recompute mode, LayerType *t, Body *body[BK_COUNT]);
 
 /* fuse.c */
@@ -169,7 +188,8 @@ int64_t pack_live(const PackItem *items, uint32_t n); /* most bytes alive in one
 
 /* place.c */
 
-/* Gives every value its space and offset; scratch_bytes and live_bytes. spare[v]: an in-port that may be overwritten. */
+/* Gives every value its space and offset; scratch_bytes and live_bytes. spare[v]: an in-port
+ * that may be overwritten. */
 void pack_body(Ctx *c, const Module *m, Body *b, const bool *spare);
 /* All bodies of one layer type (NULL: none), each told what the others still read. */
 void pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT]);
@@ -185,7 +205,8 @@ Cost cost_body(const Module *m, const Body *b);
 
 /* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */
 
-/* Packs every body and lays out the arena: types' offsets, Module.mem but for live_bytes. requires: LV_spmd or below. */
+/* Packs every body and lays out the arena: types' offsets, Module.mem but for live_bytes.
+ * requires: LV_spmd or below. */
 void layout_module(Ctx *c, Module *m);
 
 /* schedule.c */

@@ -1,10 +1,11 @@
 /*
  * pipeline.c - the one array of passes, in order, and the one runner.
  *
- * Input: a module of any level. Output: a module of level mem, or of the level --stop-after leaves. For every pass:
- * level check -> run -> verify -> dump -> optional round trip through the text -> reset the scratch arena -> time.
- * A module resumes at the first pass that takes its level; passes that keep the level find their own work done and
- * change nothing, so no dump needs to remember which pass wrote it.
+ * Input: a module of any level. Output: a module of level mem, or of the level --stop-after
+ * leaves. For every pass: level check -> run -> verify -> dump -> optional round trip through
+ * the text -> reset the scratch arena -> time. A module resumes at the first pass that takes
+ * its level; passes that keep the level find their own work done and change nothing, so no dump
+ * needs to remember which pass wrote it.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,13 +14,16 @@
 #include "passes/passes.h"
 
 static const Pass passes[] = {
-    {"simplify", "fold, expand normalize, merge equal expressions, drop dead code", LV_graph, LV_graph,
-        pass_simplify},
+    {"simplify", "fold, expand normalize, merge equal expressions, drop dead code", LV_graph,
+     LV_graph, pass_simplify},
     {"autodiff", "derive B and W bodies from F", LV_graph, LV_train, pass_autodiff},
     {"optimizer", "add the gradient norm and the update", LV_train, LV_train, pass_optimizer},
-    {"plan", "choose microbatches and recomputation, or read --plan", LV_train, LV_plan, pass_plan},
-    {"spmd", "lower every body under its strategy: shard, recompute, fuse", LV_plan, LV_spmd, pass_spmd},
-    {"sched", "order the bodies of a step in one table of actions", LV_spmd, LV_sched, pass_sched},
+    {"plan", "choose microbatches and recomputation, or read --plan", LV_train, LV_plan,
+     pass_plan},
+    {"spmd", "lower every body under its strategy: shard, recompute, fuse", LV_plan, LV_spmd,
+     pass_spmd},
+    {"sched", "order the bodies of a step in one table of actions", LV_spmd, LV_sched,
+     pass_sched},
     {"mem", "give every buffer its offset", LV_sched, LV_mem, pass_mem},
 };
 
@@ -42,7 +46,8 @@ static bool
 is_pass(const char *name, size_t n)
 {
 	for (size_t i = 0; i < COUNTOF(passes); i++)
-		if (strlen(passes[i].name) == n && strncmp(passes[i].name, name, n) == 0) return true;
+		if (strlen(passes[i].name) == n && strncmp(passes[i].name, name, n) == 0)
+			return true;
 	return false;
 }
 
@@ -54,8 +59,9 @@ check_names(Ctx *c, const char *flag, const char *list)
 	for (const char *p = list; *p;) {
 		size_t len = strcspn(p, ",");
 		if (!is_pass(p, len)) {
-			diag_error(c->diag, (Loc){0}, "%s: there is no pass '%.*s'; --print-passes lists them",
-			    flag, (int)(len < 80 ? len : 80), p);
+			diag_error(c->diag, (Loc){0},
+				   "%s: there is no pass '%.*s'; --print-passes lists them",
+				   flag, (int)(len < 80 ? len : 80), p);
 			return false;
 		}
 		p += len + (p[len] == ',');
@@ -80,7 +86,8 @@ dump(Ctx *c, const Pass *p, size_t number, const char *text, size_t n, const Pas
 static void
 round_trip(Ctx *c, const Pass *p, Module **m, const Buf *text)
 {
-	Module *r = ir_parse(c->perm, c->names, c->diag, name_of(c->names, p->name), text->s, text->n);
+	Module *r =
+	    ir_parse(c->perm, c->names, c->diag, name_of(c->names, p->name), text->s, text->n);
 	ENSURE(r, "the text of the module does not read back");
 	Buf why, again;
 	buf_init(&why, c->tmp);
@@ -88,7 +95,7 @@ round_trip(Ctx *c, const Pass *p, Module **m, const Buf *text)
 	ENSURE(ir_equal(*m, r, &why), "the module read back differs: %s", why.s ? why.s : "?");
 	ir_print(r, &again);
 	ENSURE(again.n == text->n && memcmp(again.s, text->s, text->n) == 0,
-	    "the module read back prints otherwise");
+	       "the module read back prints otherwise");
 	*m = r;
 }
 
@@ -105,11 +112,12 @@ run_one(Ctx *c, size_t i, Module **m, const PassOptions *o)
 {
 	const Pass *p = &passes[i];
 	ice_context(p->name);
-	ENSURE((*m)->level == p->in, "a module of level %s where %s is wanted", level_str[(*m)->level],
-	    level_str[p->in]);
+	ENSURE((*m)->level == p->in, "a module of level %s where %s is wanted",
+	       level_str[(*m)->level], level_str[p->in]);
 	double start = o->time ? now() : 0;
 	if (!p->run(c, *m) || diag_errors(c->diag)) return false;
-	ENSURE((*m)->level == p->out, "left level %s, not %s", level_str[(*m)->level], level_str[p->out]);
+	ENSURE((*m)->level == p->out, "left level %s, not %s", level_str[(*m)->level],
+	       level_str[p->out]);
 	double ran = o->time ? now() : 0;
 	if (o->verify && !ir_verify(*m, c->diag, p->name)) return false;
 	if (o->dump || o->dump_dir || o->roundtrip) {
@@ -120,17 +128,20 @@ run_one(Ctx *c, size_t i, Module **m, const PassOptions *o)
 		if (o->roundtrip) round_trip(c, p, m, &text);
 	}
 	if (o->time)
-		fprintf(stderr, "%-10s %8.2f ms, with checks %8.2f ms, %8zu KiB\n", p->name, ran - start,
-		    now() - start, (arena_bytes(c->perm) + arena_bytes(c->tmp)) / 1024);
+		fprintf(stderr, "%-10s %8.2f ms, with checks %8.2f ms, %8zu KiB\n", p->name,
+			ran - start, now() - start,
+			(arena_bytes(c->perm) + arena_bytes(c->tmp)) / 1024);
 	arena_reset(c->tmp);
 	return true;
 }
 
-/* Runs the passes from the module's level on. *m may be another module afterwards (round trip). False after diagnostics. */
+/* Runs the passes from the module's level on. *m may be another module afterwards (round
+ * trip). False after diagnostics. */
 bool
 pass_run_all(Ctx *c, Module **m, const PassOptions *o)
 {
-	if (!check_names(c, "-d", o->dump) || !check_names(c, "--stop-after", o->stop_after)) return false;
+	if (!check_names(c, "-d", o->dump) || !check_names(c, "--stop-after", o->stop_after))
+		return false;
 	size_t first = COUNTOF(passes);
 	for (size_t i = COUNTOF(passes); i-- > 0;)
 		if (passes[i].in == (*m)->level) first = i;
@@ -158,6 +169,6 @@ pass_print_list(FILE *out)
 	for (size_t i = 0; i < COUNTOF(passes); i++) {
 		const Pass *p = &passes[i];
 		fprintf(out, "%02zu %-10s %-5s -> %-5s  %s\n", i + 1, p->name, level_str[p->in],
-		    level_str[p->out], p->doc);
+			level_str[p->out], p->doc);
 	}
 }

@@ -1,16 +1,18 @@
 /*
  * place.c - where the values of one body live.
  *
- * Input: a body whose kernels are numbered. Output: the space of every value, offsets in scratch, the height and the
- * most bytes alive at once. A kernel is one step of time. A buffer lives from the step that writes it to the last step
- * that reads it, through views as well. Out-ports are written where they are: their values have no buffer of ours.
+ * Input: a body whose kernels are numbered. Output: the space of every value, offsets in
+ * scratch, the height and the most bytes alive at once. A kernel is one step of time. A buffer
+ * lives from the step that writes it to the last step that reads it, through views as well.
+ * Out-ports are written where they are: their values have no buffer of ours.
  *
- * A result may take over the buffer of an operand that dies in the same kernel (`over`), if every read of it is at the
- * place that is written, and if neither a later walk over the row nor a value computed after it reads the operand
- * again. Buffers the caller needs no more (what F saved, cotangents, carries: `spare`) may be taken over like our own:
- * so the gradient of the logits sits in the logits. The other way round, an operand that dies in the kernel that makes
- * the value of an out-port may be computed in the port's buffer: it is SP_port with no port of its own, and the value
- * takes it over.
+ * A result may take over the buffer of an operand that dies in the same kernel (`over`), if
+ * every read of it is at the place that is written, and if neither a later walk over the row
+ * nor a value computed after it reads the operand again. Buffers the caller needs no more (what
+ * F saved, cotangents, carries: `spare`) may be taken over like our own: so the gradient of the
+ * logits sits in the logits. The other way round, an operand that dies in the kernel that makes
+ * the value of an out-port may be computed in the port's buffer: it is SP_port with no port of
+ * its own, and the value takes it over.
  *
  * Invariant: no two buffers that are alive in one step overlap.
  */
@@ -22,13 +24,14 @@ typedef struct Place {
 	Ctx *c;
 	const Module *m;
 	Body *b;
-	const bool *spare; /* [nvals] in-ports whose buffers may be overwritten after their last reading; NULL: none */
-	uint32_t *step;    /* [nops] ops of one kernel share a step */
-	uint32_t *root;    /* [nvals] whose buffer the value is in, after take-overs; itself where it has its own */
-	uint32_t *last;    /* [nvals] of a root: last step that reads it */
-	uint32_t *first;   /* [nvals] of a root: step that writes it */
-	int *level;        /* [nvals] walks over the row that must be over before the value can be had */
-	bool *reach;       /* [nvals] scratch: depends on the operand looked at */
+	/* [nvals] in-ports whose buffers may be overwritten after their last reading; or NULL */
+	const bool *spare;
+	uint32_t *step;  /* [nops] ops of one kernel share a step */
+	uint32_t *root;  /* [nvals] whose buffer the value is in, after take-overs */
+	uint32_t *last;  /* [nvals] of a root: last step that reads it */
+	uint32_t *first; /* [nvals] of a root: step that writes it */
+	int *level;      /* [nvals] walks over the row that must be over before */
+	bool *reach;     /* [nvals] depends on the operand looked at */
 } Place;
 
 /* ---- spaces ---- */
@@ -38,7 +41,8 @@ static bool
 reads_literals(const Op *op)
 {
 	int flags = op_info[op->code].flags;
-	return flags & (OF_EW | OF_VIEW) || op->code == OP_sum || op->code == OP_rmax || op->code == OP_rmin;
+	return flags & (OF_EW | OF_VIEW) || op->code == OP_sum || op->code == OP_rmax ||
+	       op->code == OP_rmin;
 }
 
 /* Is `v` read only inside kernel `k`? */
@@ -76,7 +80,8 @@ space_of(const Module *m, const Body *b, Val v)
 	if (op->code == OP_const && is_literal(m, b, v)) return SP_local;
 	if (op->kernel && only_in_kernel(b, v, op->kernel)) return SP_local;
 	Access a;
-	if (op_info[op->code].flags & OF_VIEW && ir_access(m, b, v, &a) && a.base.i != v.i) return SP_alias;
+	if (op_info[op->code].flags & OF_VIEW && ir_access(m, b, v, &a) && a.base.i != v.i)
+		return SP_alias;
 	return SP_scratch;
 }
 
@@ -121,10 +126,12 @@ find_levels(Place *p)
 		for (int j = 0; j < op->nin; j++) {
 			const Op *from = val_op(p->b, op->in[j]);
 			bool inside = from && op->kernel && from->kernel == op->kernel;
-			if (inside && p->level[op->in[j].i] > level) level = p->level[op->in[j].i];
+			if (inside && p->level[op->in[j].i] > level)
+				level = p->level[op->in[j].i];
 		}
 		if (op_info[op->code].flags & OF_RED) level += op->code == OP_moments ? 2 : 1;
-		for (int r = 0; r < op->nout; r++) p->level[op->out[r].i] = level;
+		for (int r = 0; r < op->nout; r++)
+			p->level[op->out[r].i] = level;
 	}
 }
 
@@ -172,13 +179,17 @@ may_take(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y, uint32_t x)
 	const Mesh *mesh = ir_mesh(p->m, b);
 	const Type *t = val_type(b, y);
 	const Type *tx = &b->vals[x].type;
-	if (p->last[x] != p->step[at] || (b->vals[x].def && p->first[x] == p->step[at])) return false;
-	if (type_bytes(p->m, mesh, tx) != type_bytes(p->m, mesh, t) || dtype_bytes(tx->dt) != dtype_bytes(t->dt)) return false;
+	if (p->last[x] != p->step[at] || (b->vals[x].def && p->first[x] == p->step[at]))
+		return false;
+	if (type_bytes(p->m, mesh, tx) != type_bytes(p->m, mesh, t) ||
+	    dtype_bytes(tx->dt) != dtype_bytes(t->dt))
+		return false;
 	for (uint32_t i = lo; i < hi; i++)
 		for (int j = 0; j < b->ops[i].nin; j++) {
 			Val v = b->ops[i].in[j];
 			if (p->root[base_of(p, v).i] != x) continue;
-			if (!(op_info[b->ops[i].code].flags & OF_EW) && !(b->ops[i].kernel && op_info[b->ops[i].code].flags & OF_RED))
+			if (!(op_info[b->ops[i].code].flags & OF_EW) &&
+			    !(b->ops[i].kernel && op_info[b->ops[i].code].flags & OF_RED))
 				return false;
 			if (!same_place(p, v, t)) return false;
 		}
@@ -187,7 +198,9 @@ may_take(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y, uint32_t x)
 		for (int r = 0; r < b->ops[i].nout; r++) {
 			Val z = b->ops[i].out[r];
 			if (!z.i || !p->reach[z.i]) continue;
-			if (p->level[z.i] > p->level[y.i] || (i > at && p->level[z.i] == p->level[y.i])) return false;
+			if (p->level[z.i] > p->level[y.i] ||
+			    (i > at && p->level[z.i] == p->level[y.i]))
+				return false;
 		}
 	return true;
 }
@@ -218,7 +231,8 @@ static bool
 is_candidate(const Place *p, Val y, uint32_t x)
 {
 	const Body *b = p->b;
-	bool spare = p->spare && p->spare[x] && !b->vals[x].def && val_type(b, y)->n > 0; /* a scalar is not worth it */
+	bool spare = p->spare && p->spare[x] && !b->vals[x].def &&
+		     val_type(b, y)->n > 0; /* a scalar is not worth it */
 	if (b->vals[y.i].space == SP_scratch) return b->vals[x].space == SP_scratch || spare;
 	const Port *out = only_port(b, y);
 	return out && out->kind == PORT_carry_out && spare && is_saved_port(b, x);
@@ -233,55 +247,66 @@ take_over(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y)
 		for (int j = 0; j < b->ops[i].nin; j++) {
 			Val v = base_of(p, b->ops[i].in[j]);
 			uint32_t x = p->root[v.i];
-			if (x == y.i || !is_candidate(p, y, x) || !may_take(p, lo, hi, at, y, x)) continue;
+			if (x == y.i || !is_candidate(p, y, x) ||
+			    !may_take(p, lo, hi, at, y, x))
+				continue;
 			p->b->vals[y.i].over = v;
 			if (b->vals[x].space == SP_port) p->b->vals[y.i].space = SP_port;
 			p->root[y.i] = x;
 			if (p->last[y.i] > p->last[x]) p->last[x] = p->last[y.i];
-			if (body_is_out(b, y)) p->last[x] = UINT32_MAX; /* the caller reads it */
+			if (body_is_out(b, y))
+				p->last[x] = UINT32_MAX; /* the caller reads it */
 			return;
 		}
 }
 
-/* Does the caller see nothing but the last value of the buffer of y? Not where results are added (dx, dw). */
+/* Does the caller see nothing but the last value of the buffer of y? Not where results are
+ * added (dx, dw). */
 static bool
 is_plain_out(const Body *b, Val y)
 {
 	for (uint32_t i = 0; i < b->nports; i++) {
 		PortKind k = b->ports[i].kind;
 		if (b->ports[i].v.i != y.i) continue;
-		if (k != PORT_out && k != PORT_save && k != PORT_logits && k != PORT_carry_out) return false;
+		if (k != PORT_out && k != PORT_save && k != PORT_logits && k != PORT_carry_out)
+			return false;
 	}
 	return true;
 }
 
-/* An operand of y that could have the buffer of y's port from the start (a product before its bias is added). */
+/* An operand of y that could have the buffer of y's port from the start (a product before
+ * its bias is added). */
 static void
 settle_in_port(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y)
 {
 	Body *b = p->b;
 	if (b->vals[y.i].space != SP_port || b->vals[y.i].over.i || !is_plain_out(b, y)) return;
-	for (uint32_t i = lo; i < hi; i++) /* a later walk over the row had better read y than make it again */
+	for (uint32_t i = lo; i < hi;
+	     i++) /* a later walk over the row had better read y than make it again */
 		if (p->level[b->ops[i].out[0].i] > p->level[y.i]) return;
 	for (uint32_t i = lo; i < hi; i++)
 		for (int j = 0; j < b->ops[i].nin; j++) {
 			uint32_t x = base_of(p, b->ops[i].in[j]).i;
 			const ValDef *d = &b->vals[x];
-			if (d->space != SP_scratch || d->over.i || p->root[x] != x || !may_take(p, lo, hi, at, y, x)) continue;
+			if (d->space != SP_scratch || d->over.i || p->root[x] != x ||
+			    !may_take(p, lo, hi, at, y, x))
+				continue;
 			b->vals[x].space = SP_port;
 			b->vals[y.i].over = (Val){x};
 			return;
 		}
 }
 
-/* In two rounds: where a result takes over what is there, and where an operand moves to where the result will be. */
+/* In two rounds: where a result takes over what is there, and where an operand moves to
+ * where the result will be. */
 static void
 take_over_all(Place *p)
 {
 	Body *b = p->b;
 	for (int round = 0; round < 2; round++)
 		for (uint32_t lo = 0, hi; lo < b->nops; lo = hi) {
-			for (hi = lo + 1; hi < b->nops && p->step[hi] == p->step[lo]; hi++) continue;
+			for (hi = lo + 1; hi < b->nops && p->step[hi] == p->step[lo]; hi++)
+				continue;
 			for (uint32_t i = lo; i < hi; i++) {
 				Val y = b->ops[i].out[0];
 				if (!(op_info[b->ops[i].code].flags & OF_EW) || !y.i) continue;
@@ -293,34 +318,46 @@ take_over_all(Place *p)
 /* ---- one body ---- */
 
 /*
- * Sets space, offset and over of every value, and scratch_bytes and live_bytes of the body. requires: kernels contiguous.
+ * Sets space, offset and over of every value, and scratch_bytes and live_bytes of the body.
+ * requires: kernels contiguous.
  */
 void
 pack_body(Ctx *c, const Module *m, Body *b, const bool *spare)
 {
 	uint32_t n = 0, nv = b->nvals;
-	Place p = {c, m, b, spare, NEW_N(c->tmp, uint32_t, b->nops + 1), NEW_N(c->tmp, uint32_t, nv),
-	    NEW_N(c->tmp, uint32_t, nv), NEW_N(c->tmp, uint32_t, nv), NEW_N(c->tmp, int, nv), NEW_N(c->tmp, bool, nv)};
+	Place p = {c,
+		   m,
+		   b,
+		   spare,
+		   NEW_N(c->tmp, uint32_t, b->nops + 1),
+		   NEW_N(c->tmp, uint32_t, nv),
+		   NEW_N(c->tmp, uint32_t, nv),
+		   NEW_N(c->tmp, uint32_t, nv),
+		   NEW_N(c->tmp, int, nv),
+		   NEW_N(c->tmp, bool, nv)};
 	uint32_t *item = NEW_N(c->tmp, uint32_t, nv);
 	PackItem *items = NEW_N(c->tmp, PackItem, nv);
 	for (uint32_t v = 1; v < nv; v++) {
 		ValDef *d = &b->vals[v];
 		d->space = SP_none, d->offset = 0, d->over = NO_VAL;
 	}
-	for (uint32_t v = 1; v < nv; v++) b->vals[v].space = space_of(m, b, (Val){v});
+	for (uint32_t v = 1; v < nv; v++)
+		b->vals[v].space = space_of(m, b, (Val){v});
 	find_steps(&p);
 	find_levels(&p);
 	take_over_all(&p);
 	for (uint32_t v = 1; v < nv; v++) {
 		const ValDef *d = &b->vals[v];
 		if (d->space != SP_scratch || p.root[v] != v) continue;
-		items[n] = (PackItem){p.first[v], p.last[v], type_bytes(m, ir_mesh(m, b), &d->type), 0};
+		items[n] = (PackItem){p.first[v], p.last[v],
+				      type_bytes(m, ir_mesh(m, b), &d->type), 0};
 		item[v] = n++;
 	}
 	b->scratch_bytes = pack_items(c->tmp, items, n);
 	b->live_bytes = pack_live(items, n);
 	for (uint32_t v = 1; v < nv; v++)
-		if (b->vals[v].space == SP_scratch) b->vals[v].offset = items[item[p.root[v]]].at;
+		if (b->vals[v].space == SP_scratch)
+			b->vals[v].offset = items[item[p.root[v]]].at;
 }
 
 /* Is saved slot s something else than F's own: a result, or what sampling reads? */
@@ -334,8 +371,8 @@ saved_is_result(const Body *f, uint16_t slot)
 }
 
 /*
- * Packs all bodies of a type. B may overwrite what W does not read: what F saved and is no result, cotangents. W may
- * overwrite all three. requires: LV_spmd.
+ * Packs all bodies of a type. B may overwrite what W does not read: what F saved and is no
+ * result, cotangents. W may overwrite all three. requires: LV_spmd.
  */
 void
 pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT])
@@ -346,9 +383,12 @@ pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT])
 		bool *spare = NEW_N(c->tmp, bool, b->nvals);
 		for (uint32_t i = 0; i < b->nports; i++) {
 			const Port *q = &b->ports[i];
-			bool ours = q->kind == PORT_saved || q->kind == PORT_cot || q->kind == PORT_carry;
-			bool later = k == BK_B && body[BK_W] && ir_find_port(body[BK_W], q->kind, q->slot);
-			bool result = q->kind == PORT_saved && saved_is_result(body[BK_F], q->slot);
+			bool ours = q->kind == PORT_saved || q->kind == PORT_cot ||
+				    q->kind == PORT_carry;
+			bool later = k == BK_B && body[BK_W] &&
+				     ir_find_port(body[BK_W], q->kind, q->slot);
+			bool result =
+			    q->kind == PORT_saved && saved_is_result(body[BK_F], q->slot);
 			spare[q->v.i] = (k == BK_B || k == BK_W) && ours && !later && !result;
 		}
 		pack_body(c, m, b, spare);

@@ -2,14 +2,18 @@
  * remat.c - recomputation: what F does not save, B computes again and hands to W.
  *
  *   none       what autodiff left: everything but cheap elementwise chains is saved
- *   selective  saved are results of contractions and statistics (dot, attention, reductions, ...); the elementwise rest is
- *              computed again from them, by B, or by W if only W wants it
- *   full       only the layer's arguments are kept (the caller does that); F runs again in B, which carries to W
+ *   selective  saved are results of contractions and statistics (dot, attention, reductions,
+ *              ...); the elementwise rest is computed again from them, by B, or by W if only W
+ *              wants it
+ *   full       only the layer's arguments are kept (the caller does that); F runs again in B,
+ *              which carries to W
  *
- * Input: sharded bodies of one type, with the slots autodiff gave. Output: the same with fewer saved slots, numbered anew in
- * the order of F. Random draws depend on their place only, so what is computed again is the same to the bit. Computed
- * again as late as possible, so that buffers live briefly (Chen et al., "Training deep nets with sublinear memory cost",
- * 2016; Korthikanti et al., "Reducing activation recomputation in large transformer models", 2022, for selective).
+ * Input: sharded bodies of one type, with the slots autodiff gave. Output: the same with fewer
+ * saved slots, numbered anew in the order of F. Random draws depend on their place only, so
+ * what is computed again is the same to the bit. Computed again as late as possible, so that
+ * buffers live briefly (Chen et al., "Training deep nets with sublinear memory cost", 2016;
+ * Korthikanti et al., "Reducing activation recomputation in large transformer models", 2022,
+ * for selective).
  */
 #include <string.h>
 
@@ -40,7 +44,8 @@ static void
 trace_back(Remat *r, Val v, bool *seen)
 {
 	const Body *f = r->f;
-	for (uint32_t i = 0; i < f->nvals; i++) seen[i] = false;
+	for (uint32_t i = 0; i < f->nvals; i++)
+		seen[i] = false;
 	seen[v.i] = true;
 	for (uint32_t i = f->nops; i-- > 0;) {
 		const Op *op = &f->ops[i];
@@ -50,7 +55,8 @@ trace_back(Remat *r, Val v, bool *seen)
 			wanted = true;
 			if (heavy) r->keep[op->out[k].i] = true;
 		}
-		for (int k = 0; wanted && !heavy && k < op->nin; k++) seen[op->in[k].i] = true;
+		for (int k = 0; wanted && !heavy && k < op->nin; k++)
+			seen[op->in[k].i] = true;
 	}
 }
 
@@ -123,12 +129,15 @@ recompute(Remat *r, Body *dst, const bool *wanted, Val *map)
 	for (uint32_t i = f->nops; i-- > 0;) {
 		const Op *op = &f->ops[i];
 		bool any = false;
-		for (int k = 0; k < op->nout; k++) any |= op->out[k].i && need[op->out[k].i] && !r->keep[op->out[k].i];
-		for (int k = 0; any && k < op->nin; k++) need[op->in[k].i] = true;
+		for (int k = 0; k < op->nout; k++)
+			any |= op->out[k].i && need[op->out[k].i] && !r->keep[op->out[k].i];
+		for (int k = 0; any && k < op->nin; k++)
+			need[op->in[k].i] = true;
 	}
 	for (uint32_t i = 0; i < f->nports; i++) {
 		const Port *p = &f->ports[i];
-		if (port_is_in(p->kind) && need[p->v.i]) map[p->v.i] = port_value(r, dst, p->kind, p->slot, p->v);
+		if (port_is_in(p->kind) && need[p->v.i])
+			map[p->v.i] = port_value(r, dst, p->kind, p->slot, p->v);
 	}
 	uint32_t from = dst->nops;
 	for (uint32_t i = 0; i < f->nops; i++) {
@@ -137,8 +146,10 @@ recompute(Remat *r, Body *dst, const bool *wanted, Val *map)
 		for (int k = 0; k < op->nout; k++) {
 			Val v = op->out[k];
 			if (!v.i || !need[v.i]) continue;
-			if (r->keep[v.i]) map[v.i] = port_value(r, dst, PORT_saved, r->slot[v.i], v);
-			else any = true;
+			if (r->keep[v.i])
+				map[v.i] = port_value(r, dst, PORT_saved, r->slot[v.i], v);
+			else
+				any = true;
 		}
 		if (!any) continue;
 		copy_op(r->m, dst, f, op, map);
@@ -156,12 +167,14 @@ replace(Body *b, Val from, Val to)
 		for (int k = 0; k < b->ops[i].nin; k++)
 			if (b->ops[i].in[k].i == from.i) b->ops[i].in[k] = to;
 	for (uint32_t i = 0; i < b->nports; i++)
-		if (!port_is_in(b->ports[i].kind) && b->ports[i].v.i == from.i) b->ports[i].v = to;
+		if (!port_is_in(b->ports[i].kind) && b->ports[i].v.i == from.i)
+			b->ports[i].v = to;
 }
 
 /*
- * Takes the saved ports off a body and gives them back as they are now: kept under a new slot, recomputed, or (W) carried.
- * carry: [F's nvals] 1 + carry slot of what B hands over; NULL: none.
+ * Takes the saved ports off a body and gives them back as they are now: kept under a new slot,
+ * recomputed, or (W) carried. carry: [F's nvals] 1 + carry slot of what B hands over; NULL:
+ * none.
  */
 static void
 rewire(Remat *r, Body *b, const bool *extra, const uint16_t *carry, Val *map)
@@ -176,7 +189,8 @@ rewire(Remat *r, Body *b, const bool *extra, const uint16_t *carry, Val *map)
 		if (old[i].kind != PORT_saved) continue;
 		Val v = r->saved[old[i].slot];
 		if (r->keep[v.i] || (carry && carry[v.i])) {
-			Port p = {r->keep[v.i] ? PORT_saved : PORT_carry, r->slot[v.i], old[i].v};
+			Port p = {r->keep[v.i] ? PORT_saved : PORT_carry, r->slot[v.i],
+				  old[i].v};
 			if (!r->keep[v.i]) p.slot = (uint16_t)(carry[v.i] - 1);
 			PUSH(r->m->arena, b->ports, b->nports, b->cports, p);
 		} else {
@@ -198,7 +212,8 @@ reads(const Body *b, uint16_t slot)
 	return b && ir_find_port(b, PORT_saved, slot);
 }
 
-/* What B makes again and W wants too; in full mode all that W wants. Gives carry slots after those there are. */
+/* What B makes again and W wants too; in full mode all that W wants. Gives carry slots after
+ * those there are. */
 static uint16_t *
 choose_carry(Remat *r, const Body *b, const Body *w)
 {
@@ -216,9 +231,11 @@ carry_out(Remat *r, Body *b, const uint16_t *carry, const Val *map)
 {
 	LayerType *t = r->t;
 	uint32_t cap = t->ncarry;
-	for (uint32_t v = 1; v < r->f->nvals; v++) cap += carry[v] != 0;
+	for (uint32_t v = 1; v < r->f->nvals; v++)
+		cap += carry[v] != 0;
 	Type *types = NEW_N(r->m->arena, Type, cap);
-	for (uint32_t i = 0; i < t->ncarry; i++) types[i] = t->carry[i];
+	for (uint32_t i = 0; i < t->ncarry; i++)
+		types[i] = t->carry[i];
 	for (uint32_t v = 1; v < r->f->nvals; v++) {
 		if (!carry[v]) continue;
 		types[carry[v] - 1] = *val_type(r->f, (Val){v});
@@ -233,7 +250,8 @@ save_anew(Remat *r)
 {
 	LayerType *t = r->t;
 	uint16_t n = 0;
-	for (uint32_t v = 1; v < r->f->nvals; v++) n = (uint16_t)(n + r->keep[v]);
+	for (uint32_t v = 1; v < r->f->nvals; v++)
+		n = (uint16_t)(n + r->keep[v]);
 	t->saved = NEW_N(r->m->arena, Type, n);
 	drop_ports(r->f, PORT_save);
 	for (uint32_t v = 1; v < r->f->nvals; v++) {
@@ -244,7 +262,8 @@ save_anew(Remat *r)
 	t->nsaved = n;
 }
 
-/* requires: sharded bodies; body[k] may be NULL. Slots of saved and carry are numbered anew, in F, B and W alike. */
+/* requires: sharded bodies; body[k] may be NULL. Slots of saved and carry are numbered anew,
+ * in F, B and W alike. */
 void
 remat_type(Ctx *c, Module *m, Recompute mode, LayerType *t, Body *body[BK_COUNT])
 {
@@ -254,7 +273,8 @@ remat_type(Ctx *c, Module *m, Recompute mode, LayerType *t, Body *body[BK_COUNT]
 	r.saved = NEW_N(c->tmp, Val, t->nsaved);
 	r.keep = NEW_N(c->tmp, bool, r.f->nvals);
 	r.slot = NEW_N(c->tmp, uint16_t, r.f->nvals);
-	for (uint16_t s = 0; s < t->nsaved; s++) r.saved[s] = ir_find_port(r.f, PORT_save, s)->v;
+	for (uint16_t s = 0; s < t->nsaved; s++)
+		r.saved[s] = ir_find_port(r.f, PORT_save, s)->v;
 	if (!choose(&r)) return;
 	for (uint32_t v = 1, n = 0; v < r.f->nvals; v++)
 		if (r.keep[v]) r.slot[v] = (uint16_t)n++;
@@ -262,7 +282,8 @@ remat_type(Ctx *c, Module *m, Recompute mode, LayerType *t, Body *body[BK_COUNT]
 	Val *map = NEW_N(c->tmp, Val, r.f->nvals);
 	if (b) {
 		bool *extra = NEW_N(c->tmp, bool, r.f->nvals);
-		for (uint32_t v = 1; v < r.f->nvals; v++) extra[v] = carry[v];
+		for (uint32_t v = 1; v < r.f->nvals; v++)
+			extra[v] = carry[v];
 		rewire(&r, b, extra, NULL, map);
 		carry_out(&r, b, carry, map);
 		body_sort_ports(b);

@@ -3,10 +3,11 @@
  *
  *   mb N { input; F of every instance; B and W in reverse }  N bodies  norm  U bodies
  *
- * Consecutive turns of the same instances become a loop over layers. A loop is made only where every address its
- * bodies see is affine in the turn (parameters, frames, arguments, cotangents but for their taking turns), which is
- * checked on the layout itself, so that whoever emits it needs the first turn and one stride. A parameter shared by
- * instances has its N and U run once, by its owner.
+ * Consecutive turns of the same instances become a loop over layers. A loop is made only where
+ * every address its bodies see is affine in the turn (parameters, frames, arguments, cotangents
+ * but for their taking turns), which is checked on the layout itself, so that whoever emits it
+ * needs the first turn and one stride. A parameter shared by instances has its N and U run
+ * once, by its owner.
  */
 #include "passes/passes.h"
 
@@ -60,7 +61,8 @@ ref_at(const Module *m, Ref r)
 		Val v = ir_find_port(f, PORT_out, r.result)->v;
 		Ref from = {0};
 		for (uint32_t i = 0; i < f->nports; i++)
-			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == v.i) from = n->args[f->ports[i].slot];
+			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == v.i)
+				from = n->args[f->ports[i].slot];
 		r = from;
 	}
 	return r.kind == REF_input ? m->mem.input_at[r.i] : -1;
@@ -92,7 +94,8 @@ trace_inst(Arena *tmp, const Module *m, uint32_t i)
 		trace(&b, ref_at(m, r), true);
 		if (r.kind == REF_result) trace_cot(&b, m, r.i, r.result);
 	}
-	for (uint16_t r = 0; r < t->nouts; r++) trace_cot(&b, m, i, r);
+	for (uint16_t r = 0; r < t->nouts; r++)
+		trace_cot(&b, m, i, r);
 	for (uint32_t w = 0; w < t->nweights; w++) {
 		const Param *p = &m->params[n->params[w]];
 		trace(&b, n->params[w], true);
@@ -108,7 +111,8 @@ alike(const Trace *a, const Trace *b)
 {
 	if (a->n != b->n) return false;
 	for (uint32_t i = 0; i < a->n; i++)
-		if (a->steps[i] != b->steps[i] || (!a->steps[i] && a->v[i] != b->v[i])) return false;
+		if (a->steps[i] != b->steps[i] || (!a->steps[i] && a->v[i] != b->v[i]))
+			return false;
 	return true;
 }
 
@@ -145,7 +149,8 @@ find_groups(Sched *s, uint32_t first, uint32_t end)
 		Group best = {first, 1, 1};
 		for (uint32_t p = 1; p <= MAX_PERIOD && first + 2 * p <= end; p++) {
 			uint32_t turns = turns_of(s, first, p, end);
-			if (turns > 1 && turns * p > best.turns * best.period) best = (Group){first, p, turns};
+			if (turns > 1 && turns * p > best.turns * best.period)
+				best = (Group){first, p, turns};
 		}
 		PUSH(s->c->tmp, s->groups, s->ngroups, s->cgroups, best);
 		first += best.period * best.turns;
@@ -157,7 +162,8 @@ find_groups(Sched *s, uint32_t first, uint32_t end)
 static void
 act(Module *m, ActKind kind, uint32_t count)
 {
-	PUSH(m->arena, m->actions, m->nactions, m->cactions, ((Action){.kind = kind, .count = count}));
+	PUSH(m->arena, m->actions, m->nactions, m->cactions,
+	     ((Action){.kind = kind, .count = count}));
 }
 
 /* A body of an instance, if its type has one. N and U run for owners only. */
@@ -175,7 +181,8 @@ act_body(Module *m, BodyKind bk, uint32_t inst, int32_t stride)
 		owns |= own;
 		borrows |= !own;
 	}
-	ENSURE(!(owns && borrows), "'%s' updates parameters of which it owns only some", name_str(m->names, n->name));
+	ENSURE(!(owns && borrows), "'%s' updates parameters of which it owns only some",
+	       name_str(m->names, n->name));
 	if (once && !owns) return;
 	Action a = {.kind = ACT_body, .bk = bk, .inst = inst, .stride = stride};
 	PUSH(m->arena, m->actions, m->nactions, m->cactions, a);
@@ -191,18 +198,23 @@ act_group(Module *m, const Group *g, const BodyKind *bks, int nbk, bool reverse)
 	int32_t stride = g->turns > 1 ? (int32_t)g->period : 0;
 	for (uint32_t j = 0; j < g->period; j++)
 		for (int k = 0; k < nbk; k++) {
-			if (reverse) act_body(m, bks[k], last + g->period - 1 - j, -stride);
-			else act_body(m, bks[k], g->first + j, stride);
+			if (reverse)
+				act_body(m, bks[k], last + g->period - 1 - j, -stride);
+			else
+				act_body(m, bks[k], g->first + j, stride);
 		}
-	if (m->nactions == inside) m->nactions = start;
-	else if (g->turns > 1) act(m, ACT_end, 0);
+	if (m->nactions == inside)
+		m->nactions = start;
+	else if (g->turns > 1)
+		act(m, ACT_end, 0);
 }
 
 static void
 act_all(Sched *s, const BodyKind *bks, int nbk, bool reverse)
 {
 	for (uint32_t g = 0; g < s->ngroups; g++)
-		act_group(s->m, &s->groups[reverse ? s->ngroups - 1 - g : g], bks, nbk, reverse);
+		act_group(s->m, &s->groups[reverse ? s->ngroups - 1 - g : g], bks, nbk,
+			  reverse);
 }
 
 static void
@@ -226,7 +238,8 @@ schedule_stage(Sched *s, Stage *k)
 	k->nactions = m->nactions - k->action;
 }
 
-/* requires: LV_spmd. Loops are found on a copy of the module that is laid out as mem will do it. */
+/* requires: LV_spmd. Loops are found on a copy of the module that is laid out as mem will do
+ * it. */
 bool
 pass_sched(Ctx *c, Module *m)
 {
@@ -238,7 +251,8 @@ pass_sched(Ctx *c, Module *m)
 	}
 	layout_module(c, laid);
 	Sched s = {.c = c, .m = m, .trace = NEW_N(c->tmp, Trace, m->ninsts)};
-	for (uint32_t i = 0; i < m->ninsts; i++) s.trace[i] = trace_inst(c->tmp, laid, i);
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		s.trace[i] = trace_inst(c->tmp, laid, i);
 	for (uint32_t k = 0; k < m->plan.nstages; k++) {
 		s.ngroups = 0;
 		schedule_stage(&s, &m->plan.stages[k]);

@@ -1,10 +1,12 @@
 /*
  * search.c - the plan: how many microbatches, what is recomputed; or what --plan says.
  *
- * Input: LV_train. Output: LV_plan. Today's space: one rank, one stage, mesh m0 = mb. The choice is the fewest microbatches
- * whose arena fits the memory limit, without recomputation if any does, else selective, else full: more microbatches cost
- * less than computing again. Memory is not estimated: every candidate is lowered and laid out by the functions that
- * spmd and mem use, on a copy, and the arena is read off. Deterministic: the limit is the only thing asked of the machine.
+ * Input: LV_train. Output: LV_plan. Today's space: one rank, one stage, mesh m0 = mb. The
+ * choice is the fewest microbatches whose arena fits the memory limit, without recomputation if
+ * any does, else selective, else full: more microbatches cost less than computing again. Memory
+ * is not estimated: every candidate is lowered and laid out by the functions that spmd and mem
+ * use, on a copy, and the arena is read off. Deterministic: the limit is the only thing asked
+ * of the machine.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,14 +35,15 @@ typedef struct Search {
 /* ---- one plan ---- */
 
 /*
- * Nothing is recomputed in the last layer: its B follows its F at once, so that saving nothing frees nothing. It is left
- * out of the run unless other instances share its type.
+ * Nothing is recomputed in the last layer: its B follows its F at once, so that saving nothing
+ * frees nothing. It is left out of the run unless other instances share its type.
  */
 static uint32_t
 recomputed(const Module *m, Recompute rc)
 {
 	bool alone = rc != RC_none && m->ninsts > 1;
-	for (uint32_t i = 0; i + 1 < m->ninsts; i++) alone &= m->insts[i].type != m->insts[m->ninsts - 1].type;
+	for (uint32_t i = 0; i + 1 < m->ninsts; i++)
+		alone &= m->insts[i].type != m->insts[m->ninsts - 1].type;
 	return alone ? m->ninsts - 1 : m->ninsts;
 }
 
@@ -49,8 +52,11 @@ set_plan(Ctx *c, Module *m, uint32_t mb, Recompute rc)
 {
 	Plan *p = &m->plan;
 	uint32_t first = recomputed(m, rc);
-	*p = (Plan){.ranks = 1, .threads = c->threads, .microbatches = mb, .schedule = SCH_1f1b,
-	    .forward_only = c->forward_only};
+	*p = (Plan){.ranks = 1,
+		    .threads = c->threads,
+		    .microbatches = mb,
+		    .schedule = SCH_1f1b,
+		    .forward_only = c->forward_only};
 	p->meshes = NEW(m->arena, Mesh);
 	p->nmeshes = 1;
 	p->meshes[0] = (Mesh){.name = name_of(m->names, "m0"), .n = 1};
@@ -58,7 +64,8 @@ set_plan(Ctx *c, Module *m, uint32_t mb, Recompute rc)
 	p->meshes[0].ax[0].degree = mb;
 	p->runs = NEW_N(m->arena, Strategy, 2);
 	p->runs[p->nruns++] = (Strategy){.first = 0, .count = first, .recompute = rc};
-	if (first < m->ninsts) p->runs[p->nruns++] = (Strategy){.first = first, .count = m->ninsts - first};
+	if (first < m->ninsts)
+		p->runs[p->nruns++] = (Strategy){.first = first, .count = m->ninsts - first};
 	p->stages = NEW(m->arena, Stage);
 	p->nstages = 1;
 	p->stages[0] = (Stage){.first = 0, .count = m->ninsts, .ranks = 1, .slots = 1};
@@ -92,8 +99,10 @@ try(const Search *s, uint32_t mb, Recompute rc)
 	Buf b;
 	buf_init(&b, s->c->tmp);
 	buf_printf(&b, "plan: microbatches %" PRIu32 " recompute %s: ", mb, recompute_str[rc]);
-	if (t.arena < 0) buf_puts(&b, "the model ties the samples of a batch together");
-	else buf_bytes(&b, t.arena);
+	if (t.arena < 0)
+		buf_puts(&b, "the model ties the samples of a batch together");
+	else
+		buf_bytes(&b, t.arena);
 	if (t.arena > s->limit) {
 		buf_puts(&b, ", over by ");
 		buf_bytes(&b, t.arena - s->limit);
@@ -110,7 +119,8 @@ fits(const Search *s, const Choice *t)
 
 /* ---- the search ---- */
 
-/* The fewest microbatches that fit under rc, or the count with the smallest arena. More microbatches never need more. */
+/* The fewest microbatches that fit under rc, or the count with the smallest arena. More
+ * microbatches never need more. */
 static Choice
 search_mb(const Search *s, Recompute rc)
 {
@@ -123,8 +133,10 @@ search_mb(const Search *s, Recompute rc)
 	while (hi - lo > 1) { /* lo does not fit, hi does */
 		uint32_t mid = lo + (hi - lo) / 2;
 		Choice t = try(s, s->mb[mid], rc);
-		if (fits(s, &t)) best = t, hi = mid;
-		else lo = mid;
+		if (fits(s, &t))
+			best = t, hi = mid;
+		else
+			lo = mid;
 	}
 	return best;
 }
@@ -159,10 +171,13 @@ usable_counts(Search *s)
 	buf_init(&b, c->tmp);
 	for (uint32_t i = 0; i < s->nmb; i++) {
 		if (i == 12 && s->nmb > 14) buf_puts(&b, " ...");
-		if (i < 12 || s->nmb <= 14 || i + 1 == s->nmb) buf_printf(&b, " %" PRIu32, s->mb[i]);
+		if (i < 12 || s->nmb <= 14 || i + 1 == s->nmb)
+			buf_printf(&b, " %" PRIu32, s->mb[i]);
 	}
-	diag_error(c->diag, (Loc){0}, "a batch of %" PRId64 " does not divide into %" PRIu32 " microbatches; usable are%s",
-	    batch, c->microbatches, b.s);
+	diag_error(c->diag, (Loc){0},
+		   "a batch of %" PRId64 " does not divide into %" PRIu32
+		   " microbatches; usable are%s",
+		   batch, c->microbatches, b.s);
 	return false;
 }
 
@@ -182,15 +197,20 @@ warn_too_large(const Search *s, const Choice *t)
 {
 	Buf need, have, state;
 	Buf *all[] = {&need, &have, &state};
-	for (size_t i = 0; i < COUNTOF(all); i++) buf_init(all[i], s->c->tmp);
+	for (size_t i = 0; i < COUNTOF(all); i++)
+		buf_init(all[i], s->c->tmp);
 	int64_t params = 0;
-	for (uint32_t i = 0; i < s->m->nparams; i++) params += type_bytes(s->m, NULL, &s->m->params[i].type);
+	for (uint32_t i = 0; i < s->m->nparams; i++)
+		params += type_bytes(s->m, NULL, &s->m->params[i].type);
 	buf_bytes(&need, t->arena);
 	buf_bytes(&have, s->limit);
 	buf_bytes(&state, params);
-	diag_warn(s->c->diag, (Loc){0}, "no plan fits the memory: %s with %" PRIu32 " microbatch%s and recompute %s, of %s; "
-	    "the parameters alone take %s, and their gradients and optimizer state as much again each",
-	    need.s, t->mb, t->mb == 1 ? "" : "es", recompute_str[t->rc], have.s, state.s);
+	diag_warn(s->c->diag, (Loc){0},
+		  "no plan fits the memory: %s with %" PRIu32
+		  " microbatch%s and recompute %s, of %s; "
+		  "the parameters alone take %s, and their gradients and optimizer state as "
+		  "much again each",
+		  need.s, t->mb, t->mb == 1 ? "" : "es", recompute_str[t->rc], have.s, state.s);
 }
 
 /* ---- a given plan ---- */
@@ -202,14 +222,20 @@ check_given(Ctx *c, const Module *m, Name file)
 	const Plan *p = &m->plan;
 	Loc at = {.file = file, .line = 1, .col = 1, .len = 1};
 	if (p->ranks != 1 || p->nstages != 1) {
-		diag_error(c->diag, at, "this plan is for %" PRIu32 " ranks in %" PRIu32 " stages; only plans for one rank are "
-		    "lowered so far", p->ranks, p->nstages);
+		diag_error(c->diag, at,
+			   "this plan is for %" PRIu32 " ranks in %" PRIu32
+			   " stages; only plans for one rank are "
+			   "lowered so far",
+			   p->ranks, p->nstages);
 		return false;
 	}
 	for (uint32_t i = 0; i < p->nruns; i++)
 		if (p->runs[i].zero) {
-			diag_error(c->diag, at, "layers %" PRIu32 "-%" PRIu32 ": zero %u needs several ranks", p->runs[i].first,
-			    p->runs[i].first + p->runs[i].count - 1, p->runs[i].zero);
+			diag_error(c->diag, at,
+				   "layers %" PRIu32 "-%" PRIu32
+				   ": zero %u needs several ranks",
+				   p->runs[i].first, p->runs[i].first + p->runs[i].count - 1,
+				   p->runs[i].zero);
 			return false;
 		}
 	return true;
@@ -222,7 +248,8 @@ read_plan(Ctx *c, Module *m)
 	Name file = name_of(c->names, c->plan_path);
 	char *text = file_read(m->arena, c->plan_path, MAX_PLAN_BYTES, &n);
 	if (!text) {
-		diag_error(c->diag, (Loc){0}, "cannot read the plan %s: %s", c->plan_path, strerror(errno));
+		diag_error(c->diag, (Loc){0}, "cannot read the plan %s: %s", c->plan_path,
+			   strerror(errno));
 		return false;
 	}
 	if (!plan_parse(m, c->diag, file, text, n) || !check_given(c, m, file)) return false;
@@ -240,6 +267,7 @@ pass_plan(Ctx *c, Module *m)
 	if (!usable_counts(&s)) return false;
 	Choice best = search(&s);
 	if (best.arena > s.limit) warn_too_large(&s, &best);
-	set_plan(c, m, best.mb, best.rc); /* one that does not lower is refused by spmd, at its place */
+	set_plan(c, m, best.mb,
+		 best.rc); /* one that does not lower is refused by spmd, at its place */
 	return true;
 }

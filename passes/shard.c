@@ -1,10 +1,12 @@
 /*
  * shard.c - which part of every value one microbatch holds.
  *
- * Input: the bodies of one layer type with global types. Output: the same bodies with types local to a mesh whose axis 0
- * (mb) splits the batch in time: `batch@mb` on every value that has the batch axis or an axis made of it, `+mb` on sums
- * over it that the step completes (losses, weight gradients). Linear operations carry a pending sum; a non-linear one on
- * it would need the whole batch at once and is refused at its place. With one microbatch nothing is split.
+ * Input: the bodies of one layer type with global types. Output: the same bodies with types
+ * local to a mesh whose axis 0 (mb) splits the batch in time: `batch@mb` on every value that
+ * has the batch axis or an axis made of it, `+mb` on sums over it that the step completes
+ * (losses, weight gradients). Linear operations carry a pending sum; a non-linear one on it
+ * would need the whole batch at once and is refused at its place. With one microbatch nothing
+ * is split.
  */
 #include "passes/passes.h"
 
@@ -51,8 +53,11 @@ static bool
 refuse(const Shard *s, Loc at, const char *why)
 {
 	if (s->c->diag)
-		diag_error(s->c->diag, at, "%s: it ties the samples of a batch together, so that the batch cannot be "
-		    "split into %lld microbatches", why, (long long)s->degree);
+		diag_error(
+		    s->c->diag, at,
+		    "%s: it ties the samples of a batch together, so that the batch cannot be "
+		    "split into %lld microbatches",
+		    why, (long long)s->degree);
 	return false;
 }
 
@@ -61,7 +66,8 @@ static bool
 whole(const Shard *s, const Op *op, const AxisList *l)
 {
 	for (int i = 0; l && i < l->n; i++)
-		if (s->split[l->a[i].i]) return refuse(s, op->loc, "this works along the batch");
+		if (s->split[l->a[i].i])
+			return refuse(s, op->loc, "this works along the batch");
 	return true;
 }
 
@@ -95,7 +101,8 @@ strict(Shard *s, const Op *op, uint32_t at)
 {
 	(void)at;
 	for (int i = 0; i < op->nin; i++)
-		if (pending(s, op->in[i])) return refuse(s, op->loc, "this is not linear in a sum over the batch");
+		if (pending(s, op->in[i]))
+			return refuse(s, op->loc, "this is not linear in a sum over the batch");
 	return true;
 }
 
@@ -105,7 +112,8 @@ linear(Shard *s, const Op *op, uint32_t at)
 {
 	(void)at;
 	for (int i = 1; i < op->nin; i++)
-		if (pending(s, op->in[i])) return refuse(s, op->loc, "this is not linear in a sum over the batch");
+		if (pending(s, op->in[i]))
+			return refuse(s, op->loc, "this is not linear in a sum over the batch");
 	if (!pending(s, op->in[0])) return true;
 	const Type *t = val_type(s->b, op->out[0]);
 	if (is_split(s, t) || !dtype_float(t->dt))
@@ -168,10 +176,12 @@ shard_view(Shard *s, const Op *op, uint32_t at)
 	const AxisList *from = attr_axes(op, AK_from), *to = attr_axes(op, AK_to);
 	for (int i = 0; i < from->n; i++)
 		if (s->split[from->a[i].i] && (i || !s->split[to->a[0].i]))
-			return refuse(s, op->loc, "this view puts the batch inside another axis");
+			return refuse(s, op->loc,
+				      "this view puts the batch inside another axis");
 	for (int i = 0; i < to->n; i++)
 		if (s->split[to->a[i].i] && (i || !s->split[from->a[0].i]))
-			return refuse(s, op->loc, "this view puts the batch inside another axis");
+			return refuse(s, op->loc,
+				      "this view puts the batch inside another axis");
 	return linear(s, op, at);
 }
 
@@ -198,9 +208,11 @@ static void
 pend_lost(Shard *s, const Op *op)
 {
 	bool split = false;
-	for (int i = 0; i < op->nin; i++) split |= is_split(s, val_type(s->b, op->in[i]));
+	for (int i = 0; i < op->nin; i++)
+		split |= is_split(s, val_type(s->b, op->in[i]));
 	for (int r = 0; split && r < op->nout; r++)
-		if (op->out[r].i && !is_split(s, val_type(s->b, op->out[r]))) set_pending(s, op->out[r], true);
+		if (op->out[r].i && !is_split(s, val_type(s->b, op->out[r])))
+			set_pending(s, op->out[r], true);
 }
 
 static bool
@@ -223,8 +235,8 @@ static bool
 shard_dot(Shard *s, const Op *op, uint32_t at)
 {
 	if (!shard_mul(s, op, at)) return false;
-	if (pending(s, op->out[0]) && (is_split(s, val_type(s->b, op->in[0])) ||
-	    is_split(s, val_type(s->b, op->in[1]))))
+	if (pending(s, op->out[0]) &&
+	    (is_split(s, val_type(s->b, op->in[0])) || is_split(s, val_type(s->b, op->in[1]))))
 		return refuse(s, op->loc, "this multiplies a sum over the batch");
 	pend_lost(s, op);
 	return true;
@@ -252,57 +264,57 @@ shard_attention(Shard *s, const Op *op, uint32_t at)
 	return true;
 }
 
-#define shard_const strict
-#define shard_pos strict
-#define shard_neg linear
-#define shard_exp strict
-#define shard_log strict
-#define shard_sqrt strict
-#define shard_sin strict
-#define shard_cos strict
-#define shard_tanh strict
-#define shard_erf strict
-#define shard_sigmoid strict
-#define shard_relu strict
-#define shard_abs strict
-#define shard_not strict
-#define shard_cast linear
-#define shard_stop linear
-#define shard_copy linear
-#define shard_broadcast linear
-#define shard_add shard_sum_of
-#define shard_sub shard_sum_of
-#define shard_div linear
-#define shard_floordiv strict
-#define shard_mod strict
-#define shard_pow strict
-#define shard_min strict
-#define shard_max strict
-#define shard_lt strict
-#define shard_le strict
-#define shard_eq strict
-#define shard_ne strict
-#define shard_and strict
-#define shard_or strict
-#define shard_dropout linear
-#define shard_slice shard_along
-#define shard_unslice shard_along
-#define shard_roll shard_along
-#define shard_rmax shard_over
-#define shard_rmin shard_over
-#define shard_softmax shard_over
-#define shard_normalize shard_over
-#define shard_moments shard_over
-#define shard_topk shard_one
-#define shard_cross_entropy shard_one
+#define shard_const          strict
+#define shard_pos            strict
+#define shard_neg            linear
+#define shard_exp            strict
+#define shard_log            strict
+#define shard_sqrt           strict
+#define shard_sin            strict
+#define shard_cos            strict
+#define shard_tanh           strict
+#define shard_erf            strict
+#define shard_sigmoid        strict
+#define shard_relu           strict
+#define shard_abs            strict
+#define shard_not            strict
+#define shard_cast           linear
+#define shard_stop           linear
+#define shard_copy           linear
+#define shard_broadcast      linear
+#define shard_add            shard_sum_of
+#define shard_sub            shard_sum_of
+#define shard_div            linear
+#define shard_floordiv       strict
+#define shard_mod            strict
+#define shard_pow            strict
+#define shard_min            strict
+#define shard_max            strict
+#define shard_lt             strict
+#define shard_le             strict
+#define shard_eq             strict
+#define shard_ne             strict
+#define shard_and            strict
+#define shard_or             strict
+#define shard_dropout        linear
+#define shard_slice          shard_along
+#define shard_unslice        shard_along
+#define shard_roll           shard_along
+#define shard_rmax           shard_over
+#define shard_rmin           shard_over
+#define shard_softmax        shard_over
+#define shard_normalize      shard_over
+#define shard_moments        shard_over
+#define shard_topk           shard_one
+#define shard_cross_entropy  shard_one
 #define shard_attention_grad shard_attention
-#define shard_sumsq strict
-#define shard_adamw strict
-#define shard_sgd strict
-#define shard_all_reduce strict
-#define shard_all_gather strict
+#define shard_sumsq          strict
+#define shard_adamw          strict
+#define shard_sgd            strict
+#define shard_all_reduce     strict
+#define shard_all_gather     strict
 #define shard_reduce_scatter strict
-#define shard_all_to_all strict
+#define shard_all_to_all     strict
 
 static ShardRule *const shard_rule[OP_COUNT] = {
     [OP_none] = strict,
@@ -310,7 +322,8 @@ static ShardRule *const shard_rule[OP_COUNT] = {
 #include "ir/ops.def"
 };
 
-/* The batch and every axis a view makes with the batch outermost; false if one does not divide. */
+/* The batch and every axis a view makes with the batch outermost; false if one does not
+ * divide. */
 static bool
 find_split(Shard *s, Body *const body[BK_COUNT])
 {
@@ -322,11 +335,13 @@ find_split(Shard *s, Body *const body[BK_COUNT])
 			for (uint32_t i = 0; body[k] && i < body[k]->nops; i++) {
 				const Op *op = &body[k]->ops[i];
 				if (op->code != OP_view) continue;
-				Axis from = attr_axes(op, AK_from)->a[0], to = attr_axes(op, AK_to)->a[0];
+				Axis from = attr_axes(op, AK_from)->a[0],
+				     to = attr_axes(op, AK_to)->a[0];
 				if (!s->split[from.i] || s->split[to.i]) continue;
 				s->split[to.i] = more = true;
 				if (ir_extent(s->m, to) % s->degree)
-					return refuse(s, op->loc, "this splits the batch otherwise");
+					return refuse(s, op->loc,
+						      "this splits the batch otherwise");
 			}
 	}
 	return true;
@@ -341,11 +356,13 @@ in_ports(Shard *s, const LayerType *t, const Body *f)
 		if (!port_is_in(p->kind)) continue;
 		Type *type = &s->b->vals[p->v.i].type;
 		if ((p->kind == PORT_weight || p->kind == PORT_const) && is_split(s, type))
-			return refuse(s, (Loc){0}, p->kind == PORT_weight ? "a parameter has the axis batch"
-			                                                  : "a constant has the axis batch");
+			return refuse(s, (Loc){0},
+				      p->kind == PORT_weight ? "a parameter has the axis batch"
+							     : "a constant has the axis batch");
 		if (p->kind == PORT_saved) *type = t->saved[p->slot];
 		if (p->kind == PORT_carry) *type = t->carry[p->slot];
-		if (p->kind == PORT_cot && f) { /* whole where the primal is pending, and the other way round */
+		if (p->kind == PORT_cot &&
+		    f) { /* whole where the primal is pending, and the other way round */
 			const Port *out = ir_find_port(f, PORT_out, p->slot);
 			bool part = out && f->vals[out->v.i].type.partial & 1u << MB;
 			set_pending(s, p->v, !is_split(s, type) && !part);
@@ -354,7 +371,8 @@ in_ports(Shard *s, const LayerType *t, const Body *f)
 	return true;
 }
 
-/* Gradients of what is whole are pending; a gradient that does not depend on the batch gives its share. */
+/* Gradients of what is whole are pending; a gradient that does not depend on the batch gives
+ * its share. */
 static void
 out_ports(Shard *s, LayerType *t, const Body *f)
 {
@@ -375,7 +393,8 @@ static bool
 shard_body(Shard *s, LayerType *t, const Body *f)
 {
 	Body *b = s->b;
-	for (uint32_t v = 1; v < b->nvals; v++) split_type(s, &b->vals[v].type);
+	for (uint32_t v = 1; v < b->nvals; v++)
+		split_type(s, &b->vals[v].type);
 	if (!in_ports(s, t, f)) return false;
 	for (uint32_t i = 0; i < b->nops; i++) {
 		OpCode code = b->ops[i].code;
@@ -388,7 +407,8 @@ shard_body(Shard *s, LayerType *t, const Body *f)
 	return true;
 }
 
-/* A report is summed over microbatches, so one that does not depend on the batch gives its share, and so does its cotangent. */
+/* A report is summed over microbatches, so one that does not depend on the batch gives its
+ * share, and so does its cotangent. */
 static void
 share_reports(Shard *s, Body *body[BK_COUNT], uint16_t slot)
 {
@@ -414,14 +434,16 @@ reported(const Module *m, uint32_t type, uint16_t slot)
 {
 	for (uint32_t i = 0; i < m->nreports; i++) {
 		Ref r = m->reports[i].ref;
-		if (r.kind == REF_result && m->insts[r.i].type == type && r.result == slot) return true;
+		if (r.kind == REF_result && m->insts[r.i].type == type && r.result == slot)
+			return true;
 	}
 	return false;
 }
 
 /*
- * Writes the value types of the bodies of one layer type under a mesh; body[k] may be NULL. False after a diagnostic.
- * requires: the degree of mb divides the batch. t->saved and t->carry are followed.
+ * Writes the value types of the bodies of one layer type under a mesh; body[k] may be NULL.
+ * False after a diagnostic. requires: the degree of mb divides the batch. t->saved and t->carry
+ * are followed.
  */
 bool
 shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t, Body *body[BK_COUNT])

@@ -1,5 +1,6 @@
 /*
- * lower.c - what shard, remat, fuse, place, sched and plan leave of small models, piece by piece.
+ * lower.c - what shard, remat, fuse, place, sched and plan leave of small models, piece by
+ * piece.
  */
 #include "frontend/frontend.h"
 #include "passes/passes.h"
@@ -9,38 +10,40 @@
 
 static int checks;
 
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		checks++;                                                                          \
-		if (!(cond)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                 \
-			exit(1);                                                                   \
-		}                                                                                  \
+#define CHECK(cond)                                                                \
+	do {                                                                       \
+		checks++;                                                          \
+		if (!(cond)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+			exit(1);                                                   \
+		}                                                                  \
 	} while (0)
 
-static const char *const mlp =
-    "model mlp\n"
-    "axis batch = 12, seq = 5, embed = 8, ffn = 24, vocab = 11\n"
-    "input tokens[batch seq] : index vocab\n"
-    "input labels[batch seq] : index vocab\n"
-    "layer embedding { param w[vocab embed] as \"w\" = normal(0.02); return w[vocab: tokens] }\n"
-    "layer block(x) {\n"
-    "  h = layernorm[embed](x) as \"ln\"\n"
-    "  h = linear[embed -> ffn](h) as \"up\"\n"
-    "  return x + linear[ffn -> embed](h * sigmoid(h)) as \"down\"\n"
-    "}\n"
-    "layer output(x) {\n"
-    "  return mean[batch seq](cross_entropy[vocab](linear[embed -> vocab](x) as \"head\", labels))\n"
-    "}\n"
-    "forward { x = embedding(); for i in 0..4 { x = block(x) as \"b.{i}\" }; return output(x) }\n";
+static const char *const mlp = "model mlp\n"
+			       "axis batch = 12, seq = 5, embed = 8, ffn = 24, vocab = 11\n"
+			       "input tokens[batch seq] : index vocab\n"
+			       "input labels[batch seq] : index vocab\n"
+			       "layer embedding { param w[vocab embed] as \"w\" = "
+			       "normal(0.02); return w[vocab: tokens] }\n"
+			       "layer block(x) {\n"
+			       "  h = layernorm[embed](x) as \"ln\"\n"
+			       "  h = linear[embed -> ffn](h) as \"up\"\n"
+			       "  return x + linear[ffn -> embed](h * sigmoid(h)) as \"down\"\n"
+			       "}\n"
+			       "layer output(x) {\n"
+			       "  return mean[batch seq](cross_entropy[vocab](linear[embed -> "
+			       "vocab](x) as \"head\", labels))\n"
+			       "}\n"
+			       "forward { x = embedding(); for i in 0..4 { x = block(x) as "
+			       "\"b.{i}\" }; return output(x) }\n";
 
 /* The square of a mean over the batch: cannot be summed over microbatches. */
-static const char *const tied =
-    "model tied\n"
-    "axis batch = 12, embed = 8\n"
-    "input x[batch embed] : float\n"
-    "layer all(x) { param w[embed] as \"w\" = normal(1); m = mean[batch](dot[embed](x, w)); return m * m }\n"
-    "forward { return all(x) }\n";
+static const char *const tied = "model tied\n"
+				"axis batch = 12, embed = 8\n"
+				"input x[batch embed] : float\n"
+				"layer all(x) { param w[embed] as \"w\" = normal(1); m = "
+				"mean[batch](dot[embed](x, w)); return m * m }\n"
+				"forward { return all(x) }\n";
 
 static Ctx
 context(FILE *errors)
@@ -72,7 +75,8 @@ static const LayerType *
 type_named(const Module *m, const char *name)
 {
 	for (uint32_t i = 0; i < m->ntypes; i++)
-		if (strcmp(name_str(m->names, m->types[i].name), name) == 0) return &m->types[i];
+		if (strcmp(name_str(m->names, m->types[i].name), name) == 0)
+			return &m->types[i];
 	CHECK(!"no such layer type");
 	return NULL;
 }
@@ -87,7 +91,8 @@ static uint32_t
 count_ops(const Body *b, OpCode code)
 {
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < b->nops; i++) n += b->ops[i].code == code;
+	for (uint32_t i = 0; i < b->nops; i++)
+		n += b->ops[i].code == code;
 	return n;
 }
 
@@ -108,12 +113,15 @@ test_shard(void)
 	Ctx c = context(stderr);
 	c.microbatches = 3;
 	Module *m = compile(&c, mlp, "spmd");
-	const Body *f = body_of(m, "block", BK_F), *w = body_of(m, "block", BK_W), *out = body_of(m, "output", BK_F);
+	const Body *f = body_of(m, "block", BK_F), *w = body_of(m, "block", BK_W),
+		   *out = body_of(m, "output", BK_F);
 	const Type *x = val_type(f, ir_find_port(f, PORT_arg, 0)->v);
-	CHECK(x->ax[type_find(x, m->batch)].nshard == 1 && x->ax[type_find(x, m->batch)].shard[0] == 0);
+	CHECK(x->ax[type_find(x, m->batch)].nshard == 1 &&
+	      x->ax[type_find(x, m->batch)].shard[0] == 0);
 	CHECK(type_extent(m, ir_mesh(m, f), x, type_find(x, m->batch)) == 4);
 	for (uint32_t i = 0; i < w->nports; i++)
-		if (w->ports[i].kind == PORT_dw) CHECK(val_type(w, w->ports[i].v)->partial == 1);
+		if (w->ports[i].kind == PORT_dw)
+			CHECK(val_type(w, w->ports[i].v)->partial == 1);
 	CHECK(val_type(out, ir_find_port(out, PORT_out, 0)->v)->partial == 1);
 	CHECK(val_type(f, ir_find_port(f, PORT_weight, 0)->v)->partial == 0);
 	done(&c);
@@ -139,7 +147,8 @@ test_shard(void)
 
 /* ---- fuse, place ---- */
 
-/* Kernels are contiguous, numbered from 1, hold only elementwise ops, views and reductions, and one set of reduced axes. */
+/* Kernels are contiguous, numbered from 1, hold only elementwise ops, views and reductions,
+ * and one set of reduced axes. */
 static void
 check_kernels(const Body *b)
 {
@@ -151,12 +160,14 @@ check_kernels(const Body *b)
 		if (op->kernel && op->kernel != last) CHECK(op->kernel == ++top);
 		last = op->kernel;
 		if (!op->kernel) continue;
-		bool red = op->code == OP_sum || op->code == OP_moments || op->code == OP_rmax || op->code == OP_rmin;
+		bool red = op->code == OP_sum || op->code == OP_moments ||
+			   op->code == OP_rmax || op->code == OP_rmin;
 		CHECK(red || op_info[op->code].flags & (OF_EW | OF_VIEW));
 		if (!red) continue;
 		const AxisList *axes = attr_axes(op, AK_axes);
 		if (c) CHECK(c->n == axes->n);
-		for (int k = 0; c && k < c->n; k++) CHECK(axes_has(axes, c->a[k]));
+		for (int k = 0; c && k < c->n; k++)
+			CHECK(axes_has(axes, c->a[k]));
 		c = axes;
 	}
 	CHECK(top == b->nkernels);
@@ -168,25 +179,32 @@ test_fuse(void)
 	Ctx c = context(stderr);
 	c.microbatches = 1;
 	Module *m = compile(&c, mlp, NULL);
-	for (uint32_t i = 1; i < m->nbodies; i++) check_kernels(&m->bodies[i]);
+	for (uint32_t i = 1; i < m->nbodies; i++)
+		check_kernels(&m->bodies[i]);
 	const Body *f = body_of(m, "block", BK_F);
 	CHECK(f->nkernels == 3); /* the norm; bias and activation; bias and residual */
 	uint32_t norm = first_op(f, OP_moments)->kernel;
-	CHECK(norm && first_op(f, OP_sigmoid)->kernel && first_op(f, OP_sigmoid)->kernel != norm);
-	for (uint32_t i = 0; i < f->nops; i++) { /* between the ops of a kernel nothing goes through memory */
+	CHECK(norm && first_op(f, OP_sigmoid)->kernel &&
+	      first_op(f, OP_sigmoid)->kernel != norm);
+	for (uint32_t i = 0; i < f->nops;
+	     i++) { /* between the ops of a kernel nothing goes through memory */
 		const Op *op = &f->ops[i];
 		if (op->kernel != norm) continue;
 		const ValDef *v = &f->vals[op->out[0].i];
 		CHECK(v->space == SP_local || v->space == SP_port);
 	}
-	const Body *w = body_of(m, "block", BK_W); /* gain and bias of the norm: one pass down the columns */
+	const Body *w = body_of(
+	    m, "block", BK_W); /* gain and bias of the norm: one pass down the columns */
 	uint32_t columns = 0;
-	for (uint32_t i = 0; i < w->nops; i++) columns += w->ops[i].code == OP_sum && w->ops[i].kernel;
+	for (uint32_t i = 0; i < w->nops; i++)
+		columns += w->ops[i].code == OP_sum && w->ops[i].kernel;
 	CHECK(columns == 2);
-	const Body *b = body_of(m, "output", BK_B); /* the gradient of the logits lies in the logits */
+	const Body *b =
+	    body_of(m, "output", BK_B); /* the gradient of the logits lies in the logits */
 	const LayerType *t = type_named(m, "output");
 	bool over = false;
-	for (uint32_t i = 0; i < t->ncarry; i++) over |= t->carry_at[i] < 0;
+	for (uint32_t i = 0; i < t->ncarry; i++)
+		over |= t->carry_at[i] < 0;
 	CHECK(over && b->scratch_bytes <= 256);
 	done(&c);
 }
@@ -198,7 +216,8 @@ saved_bytes(const Module *m, const char *type)
 {
 	const LayerType *t = type_named(m, type);
 	int64_t n = 0;
-	for (uint32_t i = 0; i < t->nsaved; i++) n += type_bytes(m, NULL, &t->saved[i]);
+	for (uint32_t i = 0; i < t->nsaved; i++)
+		n += type_bytes(m, NULL, &t->saved[i]);
 	return n;
 }
 
@@ -216,11 +235,13 @@ test_remat(void)
 		saved[rc] = saved_bytes(m, "block");
 		dots[rc] = count_ops(body_of(m, "block", BK_B), OP_dot);
 		sigmoids[rc] = count_ops(body_of(m, "block", BK_F), OP_sigmoid);
-		CHECK(saved_bytes(m, "output") > 0); /* the last layer's B follows at once: nothing to gain */
+		CHECK(saved_bytes(m, "output") >
+		      0); /* the last layer's B follows at once: nothing to gain */
 		CHECK(type_named(m, "block")->flops[BK_F] == 2.0 * 2 * 12 * 5 * 8 * 24);
 		done(&c);
 	}
-	CHECK(saved[RC_full] == 0 && saved[RC_selective] < saved[RC_none] && saved[RC_selective] > 0);
+	CHECK(saved[RC_full] == 0 && saved[RC_selective] < saved[RC_none] &&
+	      saved[RC_selective] > 0);
 	CHECK(dots[RC_selective] == dots[RC_none] && dots[RC_full] > dots[RC_none]);
 	CHECK(sigmoids[RC_none] == 1 && sigmoids[RC_full] == 1);
 }
@@ -240,7 +261,8 @@ test_memo(void)
 	Lowered *a = lower_type(&c, m, &memo, m->insts[1].type, &s);
 	CHECK(a && lower_type(&c, m, &memo, m->insts[2].type, &s) == a);
 	Lowered *b = lower_type(&c, m, &memo, m->insts[1].type, &other);
-	CHECK(b && b != a && b->flops[BK_B] > a->flops[BK_B] && b->saved_bytes < a->saved_bytes);
+	CHECK(b && b != a && b->flops[BK_B] > a->flops[BK_B] &&
+	      b->saved_bytes < a->saved_bytes);
 	CHECK(a->flops[BK_F] == 2.0 * 2 * 6 * 5 * 8 * 24 && a->moved[BK_F] > 0);
 	done(&c);
 }
@@ -256,10 +278,12 @@ test_plan(void)
 	int64_t whole = m->mem.arena_bytes;
 	done(&c);
 
-	c = context(stderr); /* a little less memory: two microbatches, nothing computed again */
+	c = context(
+	    stderr); /* a little less memory: two microbatches, nothing computed again */
 	c.memory_bytes = whole - 64;
 	m = compile(&c, mlp, NULL);
-	CHECK(m->plan.microbatches == 2 && m->plan.runs[0].recompute == RC_none && m->mem.arena_bytes <= whole - 64);
+	CHECK(m->plan.microbatches == 2 && m->plan.runs[0].recompute == RC_none &&
+	      m->mem.arena_bytes <= whole - 64);
 	done(&c);
 
 	FILE *null = fopen("/dev/null", "w");
@@ -289,7 +313,8 @@ test_sched(void)
 		backwards += m->actions[i].kind == ACT_body && m->actions[i].stride == -1;
 	}
 	CHECK(loops == 4 && backwards == 2); /* F; B and W; N; U */
-	CHECK(m->actions[0].kind == ACT_mb && m->actions[0].count == 3 && m->actions[1].kind == ACT_input);
+	CHECK(m->actions[0].kind == ACT_mb && m->actions[0].count == 3 &&
+	      m->actions[1].kind == ACT_input);
 	done(&c);
 }
 
@@ -305,16 +330,22 @@ test_pack(void)
 		uint32_t n = 2 + (uint32_t)(rng_uniform(key, round) * 38);
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t at = round * 1000 + i * 4;
-			uint32_t first = (uint32_t)(rng_uniform(key, at) * 30), len = (uint32_t)(rng_uniform(key, at + 1) * 8);
-			items[i] = (PackItem){first, first + len, 64 * (1 + (int64_t)(rng_uniform(key, at + 2) * 50)), -1};
+			uint32_t first = (uint32_t)(rng_uniform(key, at) * 30),
+				 len = (uint32_t)(rng_uniform(key, at + 1) * 8);
+			items[i] =
+			    (PackItem){first, first + len,
+				       64 * (1 + (int64_t)(rng_uniform(key, at + 2) * 50)), -1};
 		}
 		int64_t height = pack_items(a, items, n), live = pack_live(items, n);
 		CHECK(height >= live && height <= live + live / 2);
 		for (uint32_t i = 0; i < n; i++) {
-			CHECK(items[i].at >= 0 && items[i].at % 64 == 0 && items[i].at + items[i].bytes <= height);
+			CHECK(items[i].at >= 0 && items[i].at % 64 == 0 &&
+			      items[i].at + items[i].bytes <= height);
 			for (uint32_t j = 0; j < i; j++)
-				CHECK(items[i].last < items[j].first || items[j].last < items[i].first ||
-				    items[i].at + items[i].bytes <= items[j].at || items[j].at + items[j].bytes <= items[i].at);
+				CHECK(items[i].last < items[j].first ||
+				      items[j].last < items[i].first ||
+				      items[i].at + items[i].bytes <= items[j].at ||
+				      items[j].at + items[j].bytes <= items[i].at);
 		}
 	}
 	arena_free(a);
