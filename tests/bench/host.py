@@ -10,6 +10,7 @@ medians, the ratio against the faster peer, the GEMM ceiling and the copy bandwi
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def busy():
 
 def avx512():
     return "avx512vl" in open("/proc/cpuinfo").read()
+
+
+def cpu_ticks(pid):
+    """Clock ticks a process and its threads have run."""
+    f = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return int(f[11]) + int(f[12])
 
 
 class Ours:
@@ -52,18 +59,23 @@ class Ours:
         for _ in range(3):
             self.step()
 
-    def step(self):
-        """Seconds of one step, from one report to the next."""
-        self.p.send_signal(18)
+    def report(self):
         while True:
             line = self.p.stdout.readline()
             if not line:
                 sys.exit("bench-host: our program stopped")
             e = json.loads(line)
             if "step" in e and "seconds" in e:
-                break
-        self.p.send_signal(19)
-        return e["seconds"]
+                return e["seconds"]
+
+    def step(self):
+        """Seconds of one whole step. It stood still somewhere in the step before, so that one does not count."""
+        self.p.send_signal(signal.SIGCONT)
+        self.report()
+        self.before = busy(), cpu_ticks(self.p.pid)
+        seconds = self.report()
+        self.p.send_signal(signal.SIGSTOP)
+        return seconds
 
     def close(self):
         self.p.kill()
@@ -93,17 +105,16 @@ def flops(dims):
     return B * S * (6 * (12 * L * C * C + V * C) + 6 * L * C * S)
 
 
-def measure(runners, threads, rounds):
-    cores = os.cpu_count()
+def measure(runners, rounds):
     times = {k: [] for k in runners}
     thrown = 0
     while any(len(v) < rounds for v in times.values()):
         for k, r in runners.items():
-            b0, t0 = busy()
+            r.before = busy(), cpu_ticks(r.p.pid)
             s = r.step()
-            b1, t1 = busy()
-            # what this step did not use itself; ticks are coarse, so short steps get a margin
-            foreign = (b1 - b0) - threads * s * os.sysconf("SC_CLK_TCK")
+            (b1, t1), own = busy(), cpu_ticks(r.p.pid)
+            (b0, t0), own0 = r.before
+            foreign = b1 - b0 - (own - own0)  # ticks are coarse, so short steps get a margin
             if foreign > 0.05 * (t1 - t0) + 2 and thrown < 20 * rounds:
                 thrown += 1
                 continue
@@ -135,7 +146,7 @@ def main():
             gemm, copy, core, _ = subprocess.run([o.ceiling], env=env, capture_output=True, text=True, check=True).stdout.split()
             runners = {"galvatronc": Ours(o.gv, o.work, dims, threads, 1000000),
                        "eager": Peer("eager", dims, threads), "compile": Peer("compile", dims, threads)}
-            times, thrown = measure(runners, threads, o.rounds)
+            times, thrown = measure(runners, o.rounds)
             for r in runners.values():
                 r.close()
             med = {k: statistics.median(v) for k, v in times.items()}
