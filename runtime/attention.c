@@ -221,10 +221,10 @@ backward_block(const GvAttention *t, const Cell *c, int64_t q0, int64_t nq)
 		grad_tile(t, c, q0, nq, k0, nk, delta, s, dp);
 		gv_gemm(true, false, nk, t->dv, nq, s, BK, dout, dout_row, 1,
 			c->dv + k0 * dv_row, dv_row);
-		gv_gemm(false, false, nq, t->d, nk, dp, BK, k, t->k_row, 1,
-			c->dq + q0 * dq_row, dq_row);
-		gv_gemm(true, false, nk, t->d, nq, dp, BK, q, t->q_row, 1,
-			c->dk + k0 * dk_row, dk_row);
+		gv_gemm(false, false, nq, t->d, nk, dp, BK, k, t->k_row, 1, c->dq + q0 * dq_row,
+			dq_row);
+		gv_gemm(true, false, nk, t->d, nq, dp, BK, q, t->q_row, 1, c->dk + k0 * dk_row,
+			dk_row);
 	}
 }
 

@@ -7,6 +7,7 @@
 #include "kernels.h"
 
 #include <cblas.h>
+#include <omp.h>
 
 #ifdef GVRT_F64
 #define GEMM cblas_dgemm
@@ -14,12 +15,51 @@
 #define GEMM cblas_sgemm
 #endif
 
+/* A product split over threads: a grid of rows x cols blocks of c. */
+typedef struct Grid {
+	int rows, cols;
+} Grid;
+
+/* The grid that packs least: every row of blocks packs b again, every column a. */
+static Grid
+gemm_grid(int threads, int64_t m, int64_t n)
+{
+	Grid best = {1, threads};
+	for (int rows = 1; rows <= threads; rows++)
+		if (threads % rows == 0 &&
+		    rows * n + threads / rows * m < best.rows * n + best.cols * m)
+			best = (Grid){rows, threads / rows};
+	return best;
+}
+
+/* Start of part k of n elements in `parts`, at a multiple of what kernels of a BLAS like. */
+static int64_t
+part_start(int64_t n, int parts, int k)
+{
+	enum { UNIT = 16 };
+	const int64_t units = (n + UNIT - 1) / UNIT, at = units * k / parts * UNIT;
+	return at < n ? at : n;
+}
+
+/* The BLAS is always called by one thread: its own threading allocates memory at every call, and with it results would
+ * depend on the number of threads. */
 void
 gv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
 	const real *b, int64_t ldb, real beta, real *c, int64_t ldc)
 {
-	GEMM(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
-	     (int)m, (int)n, (int)k, 1, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+	const int threads = omp_in_parallel() || m * n * k < 65536 ? 1 : omp_get_max_threads();
+	const Grid g = gemm_grid(threads, m, n);
+#pragma omp parallel for schedule(static) if (threads > 1)
+	for (int block = 0; block < g.rows * g.cols; block++) {
+		const int i = block / g.cols, j = block % g.cols;
+		const int64_t m0 = part_start(m, g.rows, i), m1 = part_start(m, g.rows, i + 1);
+		const int64_t n0 = part_start(n, g.cols, j), n1 = part_start(n, g.cols, j + 1);
+		if (m0 == m1 || n0 == n1) continue;
+		GEMM(CblasRowMajor, ta ? CblasTrans : CblasNoTrans,
+		     tb ? CblasTrans : CblasNoTrans, (int)(m1 - m0), (int)(n1 - n0), (int)k, 1,
+		     a + m0 * (ta ? 1 : lda), (int)lda, b + n0 * (tb ? ldb : 1), (int)ldb, beta,
+		     c + m0 * ldc + n0, (int)ldc);
+	}
 }
 
 /* max of x[0..n) */
