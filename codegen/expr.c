@@ -610,6 +610,28 @@ name_it(Nest *n, Val v, Ex x)
 	return x;
 }
 
+static Ex
+compute(Nest *n, Val v, const Env *e, bool keep)
+{
+	const Op *op = val_op(n->c->b, v);
+	Ex r;
+
+	if (!op || !elem_host[op->code] || n->work++ > MAX_WORK || n->depth >= MAX_DEPTH) {
+		nest_error(n,
+			   !op || !elem_host[op->code]
+			       ? "'%s' is read in a loop nest, but nothing there computes it"
+			       : "'%s' takes too many operations to compute in one loop nest",
+			   val_str(n->c->g->m, n->c->b, v));
+		return ex("0", P_atom, 0);
+	}
+	n->depth += op_info[op->code].flags & OF_VIEW
+			? 40
+			: 1; /* a re-indexing keeps an Env on the stack */
+	r = elem_host[op->code](n, op, e);
+	n->depth -= op_info[op->code].flags & OF_VIEW ? 40 : 1;
+	return keep && op->code != OP_const ? name_it(n, v, r) : r;
+}
+
 /* One element of v at the place e, in terms of what is in memory or has a name already. */
 Ex
 value_at(Nest *n, Val v, const Env *e)
@@ -630,12 +652,9 @@ value_at(Nest *n, Val v, const Env *e)
 			r = ex(make_const(n, bc_type(n->c, v)->dt, bc_elem(n->c, v), r), P_atom,
 			       r.deps);
 	} else {
-		ENSURE(op && elem_host[op->code],
-		       "%s is read in a loop nest, but nothing there computes it",
-		       val_str(n->c->g->m, n->c->b, v));
-		r = elem_host[op->code](n, op, e);
-		if (keep && op->code != OP_const) r = name_it(n, v, r);
+		r = compute(n, v, e, keep);
 	}
+	if (n->probe && here && !n->cond) n->memo[v.i] = "?"; /* seen */
 	if (keep && op && op->code == OP_const) return r;
 	if (keep && r.prec == P_atom) {
 		if (r.deps & n->inner)

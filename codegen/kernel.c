@@ -34,7 +34,10 @@ add_axes(Nest *n, const Type *t)
 {
 	for (int k = 0; k < t->n; k++) {
 		if (nest_axis(n, t->ax[k].a) >= 0) continue;
-		ENSURE(n->naxes < MAX_LOOPS, "a loop nest of more than %d axes", MAX_LOOPS);
+		if (n->naxes == MAX_LOOPS) {
+			nest_error(n, "a loop nest of more than %d axes", MAX_LOOPS);
+			return;
+		}
 		n->use[n->naxes] = t->ax[k];
 		n->extent[n->naxes++] = bc_extent(n->c, t, k);
 	}
@@ -91,7 +94,8 @@ find_reduced(Nest *n)
 		const AxisList *axes = attr_axes(op, AK_axes);
 		for (int j = 0; j < axes->n; j++)
 			mask |= 1u << nest_axis(n, axes->a[j]);
-		ENSURE(!n->reduced || n->reduced == mask, "a kernel reduces two sets of axes");
+		if (n->reduced && n->reduced != mask)
+			nest_error(n, "a kernel reduces two sets of axes");
 		n->reduced |= mask;
 	}
 }
@@ -159,6 +163,7 @@ probe(Nest *n)
 		nest_address(n, bc_type(n->c, n->stores[k].v), stride, 0, &n->id);
 	}
 	n->probe = false;
+	memset(n->memo, 0, sizeof *n->memo * n->c->b->nvals);
 }
 
 /* ---- loops ---- */
@@ -273,38 +278,52 @@ fits_on_stack(const Nest *n)
 	return !n->column && row + held <= ROW_BUFFER_MAX * 4 && row <= ROW_BUFFER_MAX;
 }
 
+/* A value is wanted once more in a walk. */
 static void
 need(Nest *n, Val v, int pass)
 {
-	const Op *op = val_op(n->c->b, v);
-	bool computed = n->inside[v.i] ||
-			(op && !n->c->val[v.i].ptr && n->c->b->vals[v.i].space != SP_alias);
-
 	if (n->uses[pass][v.i] < UINT16_MAX) n->uses[pass][v.i]++;
-	if (!computed || n->uses[pass][v.i] > 1 || n->c->scalar_port[v.i]) return;
-	if (n->inside[v.i] && is_reduction(op)) return;
-	if (n->inside[v.i] && nest_in_row(n, v)) {
-		if (n->first[v.i]) return;
-		n->first[v.i] = pass + 1;
-	} else if (n->inside[v.i]) {
-		if (n->first[v.i] && n->first[v.i] <= pass) {
-			if (nest_is_kept(n, v) && n->level[v.i] < pass) return;
-			if (is_dear(op->code) && (n->row_buffer[v.i] || fits_on_stack(n))) {
-				if (!n->row_buffer[v.i])
-					n->row_buffer[v.i] =
-					    scope_take(n->scope, cg_text(n->c->g->a, "%s_row",
-									 bc_elem(n->c, v)));
-				return;
-			}
+}
+
+/* Whether a walk that needs v computes it, and so needs its operands; else it is read back. Notes what is kept on the stack. */
+static bool
+computes(Nest *n, Val v, const Op *op, int pass)
+{
+	if (!n->inside[v.i]) return !n->c->val[v.i].ptr && n->c->b->vals[v.i].space != SP_alias;
+	if (is_reduction(op)) return false;
+	if (nest_in_row(n, v)) {
+		if (n->first[v.i]) return false;
+	} else if (n->first[v.i] && n->first[v.i] <= pass) {
+		if (nest_is_kept(n, v) && n->level[v.i] < pass) return false;
+		if (is_dear(op->code) && (n->row_buffer[v.i] || fits_on_stack(n))) {
+			if (!n->row_buffer[v.i])
+				n->row_buffer[v.i] = scope_take(
+				    n->scope, cg_text(n->c->g->a, "%s_row", bc_elem(n->c, v)));
+			return false;
 		}
-		if (!n->first[v.i]) n->first[v.i] = pass + 1;
 	}
-	for (int j = 0; j < op->nin; j++)
-		need(n, op->in[j], pass);
+	if (!n->first[v.i]) n->first[v.i] = pass + 1;
+	return true;
+}
+
+/* From what a walk stores and reduces down to memory. Uses come after definitions, so one sweep backwards does. */
+static void
+sweep_needs(Nest *n, int pass)
+{
+	for (uint32_t k = n->c->b->nops; k-- > 0;) {
+		const Op *op = &n->c->b->ops[k];
+		bool computed = false;
+
+		for (int j = 0; j < op->nout; j++)
+			if (op->out[j].i && n->uses[pass][op->out[j].i])
+				computed |= computes(n, op->out[j], op, pass);
+		for (int j = 0; computed && j < op->nin; j++)
+			need(n, op->in[j], pass);
+	}
 }
 
 static int
-last_walk(const Nest *n)
+last_walk(Nest *n)
 {
 	int last = 0;
 
@@ -321,7 +340,11 @@ last_walk(const Nest *n)
 	for (uint32_t k = 0; k < n->nstores; k++)
 		if (!nest_in_row(n, n->stores[k].v) && n->level[n->stores[k].v.i] > last)
 			last = n->level[n->stores[k].v.i];
-	ENSURE(last < MAX_PASSES, "a kernel walks its row %d times", last + 1);
+	if (last >= MAX_PASSES) {
+		nest_error(n, "a kernel walks its row %d times; at most %d are possible",
+			   last + 1, MAX_PASSES);
+		return 0;
+	}
 	return last;
 }
 
@@ -370,9 +393,10 @@ nest_find_needs(Nest *n)
 				need(n, n->stores[k].v,
 				     p); /* named before anything is overwritten */
 		}
+		for (uint32_t k = 0; p == n->npasses - 1 && k < n->nstores; k++)
+			if (nest_in_row(n, n->stores[k].v)) need(n, n->stores[k].v, p);
+		sweep_needs(n, p);
 	}
-	for (uint32_t k = 0; k < n->nstores; k++)
-		if (nest_in_row(n, n->stores[k].v)) need(n, n->stores[k].v, n->npasses - 1);
 }
 
 /* ---- the nest ---- */
@@ -398,7 +422,8 @@ put_nest(Nest *n)
 	find_reduced(n);
 	find_levels(n);
 	n->column = is_column(n);
-	probe(n);
+	if (!c->g->failed) probe(n);
+	if (c->g->failed) return;
 	if (n->column)
 		put_columns(n);
 	else

@@ -11,6 +11,20 @@
 
 enum { LONG_INDEX = 25 }; /* characters from which on what a row fixes gets a name */
 
+void
+nest_error(Nest *n, const char *fmt, ...)
+{
+	Buf b;
+	va_list ap;
+
+	if (n->c->g->failed) return;
+	buf_init(&b, n->c->g->a);
+	va_start(ap, fmt);
+	buf_vprintf(&b, fmt, ap);
+	va_end(ap);
+	cg_error(n->c->g, n->nops ? n->c->b->ops[n->ops[0]].loc : (Loc){0}, "%s", b.s);
+}
+
 Lin
 lin_const(int64_t c)
 {
@@ -27,7 +41,10 @@ lin_term(Lin *to, const char *text, int64_t times, uint32_t deps)
 			to->term[k].coef += times;
 			return;
 		}
-	ENSURE(to->nterms < MAX_TERMS, "an address of more than %d terms", MAX_TERMS);
+	if (to->nterms == MAX_TERMS) {
+		to->overflows = true;
+		return;
+	}
 	to->term[to->nterms].text = text;
 	to->term[to->nterms].deps = deps;
 	to->term[to->nterms++].coef = times;
@@ -39,6 +56,7 @@ lin_add(Lin *to, const Lin *x, int64_t times)
 	if (times == 0) return;
 	to->c += x->c * times;
 	to->mb += x->mb * times;
+	to->overflows |= x->overflows;
 	to->deps |= x->deps;
 	for (int k = 0; k < MAX_LOOPS; k++)
 		to->k[k] += x->k[k] * times;
@@ -180,7 +198,7 @@ env_set(Env *e, Axis a, const Lin *at)
 	Lin copy = *at;
 
 	env_drop(e, a);
-	ENSURE(e->n < MAX_LOOPS, "more than %d axes in a loop nest", MAX_LOOPS);
+	ENSURE(e->n < MAX_ENV, "more than %d axes in reach of a loop nest", MAX_ENV);
 	e->a[e->n] = a;
 	e->at[e->n++] = copy;
 }
@@ -214,10 +232,17 @@ nest_address(Nest *n, const Type *t, const int64_t *stride, int64_t offset, cons
 	for (int k = 0; k < t->n; k++) {
 		const Lin *at = env_at(e, t->ax[k].a);
 
-		ENSURE(at, "axis %s has no index in this loop nest",
-		       name_str(n->c->g->m->names, n->c->g->m->axes[t->ax[k].a.i].name));
+		if (!at) {
+			nest_error(
+			    n, "axis '%s' has no index in this loop nest",
+			    name_str(n->c->g->m->names, n->c->g->m->axes[t->ax[k].a.i].name));
+			return lin_const(0);
+		}
 		lin_add(&x, at, stride[k]);
 	}
+	if (x.overflows)
+		nest_error(n, "an address has more than %d parts that are no stride",
+			   MAX_TERMS);
 	for (int k = 0; k < n->naxes; k++)
 		if (n->extent[k] == 1) x.k[k] = 0;
 	if (n->probe) PUSH(n->c->g->a, n->seen, n->nseen, n->cseen, x);

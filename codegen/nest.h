@@ -7,7 +7,12 @@
 
 #include "codegen/cg.h"
 
-enum { MAX_TERMS = 12 };
+enum {
+	MAX_TERMS = 12,
+	MAX_ENV = 2 * MAX_LOOPS,
+	MAX_WORK = 1 << 20, /* elements looked at in one nest */
+	MAX_DEPTH = 4000    /* ops between an element and memory; the C stack holds as many */
+};
 
 /* An integer over the nest's axes: c + mb * (the microbatch) + sum k[a] * index a + sum coef * term. */
 typedef struct Lin {
@@ -19,14 +24,15 @@ typedef struct Lin {
 		uint32_t deps;
 	} term[MAX_TERMS];
 	int nterms;
-	uint32_t deps; /* axes of the nest it depends on, terms included */
+	bool overflows; /* more terms than fit */
+	uint32_t deps;  /* axes of the nest it depends on, terms included */
 } Lin;
 
 /* Where along each axis of a value an element is wanted. */
 typedef struct Env {
 	int n;
-	Axis a[MAX_LOOPS];
-	Lin at[MAX_LOOPS];
+	Axis a[MAX_ENV];
+	Lin at[MAX_ENV];
 } Env;
 
 /* Precedence of C operators, for parentheses where they are needed. */
@@ -72,9 +78,10 @@ typedef struct Nest {
 
 	Loop loop[MAX_LOOPS];
 	int nloops;
-	uint32_t inner;  /* axes of the loops inside the row */
-	uint32_t direct; /* the value that is being stored: no name of its own */
-	int cond;        /* inside a condition: nothing may be hoisted out of the expression */
+	uint32_t inner;       /* axes of the loops inside the row */
+	uint32_t work, depth; /* of value_at() so far; of the call at hand */
+	uint32_t direct;      /* the value that is being stored: no name of its own */
+	int cond; /* inside a condition: nothing may be hoisted out of the expression */
 
 	struct {
 		Val v;
@@ -109,6 +116,8 @@ typedef struct Nest {
 } Nest;
 
 /* ==== nest.c ==== */
+/* One diagnostic at the nest's first op; the rest of the body is given up. */
+void nest_error(Nest *n, const char *fmt, ...) GV_PRINTF(2, 3);
 Lin lin_const(int64_t c);
 void lin_add(Lin *to, const Lin *x, int64_t times);
 /* Adds times * text, where text is an atom that depends on `deps`. */

@@ -126,6 +126,19 @@ put_stores(Nest *n, int pass)
 		}
 }
 
+/* Names what several expressions of a walk share, in the order of the ops. */
+static void
+name_shared(Nest *n, int pass)
+{
+	for (uint32_t k = 0; k < n->nops; k++) {
+		const Op *op = &n->c->b->ops[n->ops[k]];
+
+		if (!is_reduction(op) && n->uses[pass][op->out[0].i] > 1 &&
+		    n->level[op->out[0].i] <= pass)
+			value_at(n, op->out[0], &n->id);
+	}
+}
+
 /* One walk over the inner loops, appended to the row. */
 static void
 put_walk(Nest *n, int pass, bool parallel)
@@ -141,6 +154,7 @@ put_walk(Nest *n, int pass, bool parallel)
 	n->body_depth = n->row_depth + loops;
 	n->body.n = 0;
 	keep_rows(n, pass, true);
+	name_shared(n, pass);
 	reduce_begin(n);
 	reduce_add(n, &clause);
 	put_stores(n, pass);
@@ -284,6 +298,7 @@ put_columns(Nest *n)
 	n->columns = &head;
 	n->column_rows = rows;
 	n->column_index = cg_text(n->c->g->a, "%s - %s", e, e0);
+	name_shared(n, 0);
 	reduce_begin(n);
 	reduce_add(n, NULL);
 	put_stores(n, 0);
