@@ -337,6 +337,14 @@ find_last(CgBody *c)
 
 	for (uint32_t v = 1; v < b->nvals; v++)
 		c->val[v].last = b->vals[v].def;
+	for (uint32_t p = 0; p < b->nports; p++) {
+		const ValDef *d = &b->vals[b->ports[p].v.i];
+
+		if (b->ports[p].kind != PORT_logits || d->space != SP_scratch) continue;
+		c->val[b->ports[p].v.i].last =
+		    UINT32_MAX; /* sampling reads it after the body */
+		c->keeps_scratch = true;
+	}
 	for (uint32_t k = 0; k < b->nops; k++)
 		for (int j = 0; j < b->ops[k].nin; j++) {
 			Val v = b->ops[k].in[j];
@@ -481,7 +489,7 @@ put_function(CgBody *c)
 	if (c->head.n) buf_puts(&g->bodies, c->head.s);
 	if (c->text.n)
 		buf_puts(&g->bodies, c->text.s + (c->head.n == 0 && c->text.s[0] == '\n'));
-	if (c->uses_scratch)
+	if (c->uses_scratch && !c->keeps_scratch)
 		put_line(&g->bodies, 1, "GV_DEAD(scratch, %" PRId64 ");", c->b->scratch_bytes);
 	buf_puts(&g->bodies, "}\n");
 }

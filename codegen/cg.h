@@ -135,8 +135,9 @@ struct CgBody {
 	const char **port_flag;  /* [nports]; NULL */
 	bool *port_used;         /* [nports] parameters of the C function */
 	bool uses_mb, uses_rng, uses_run, uses_add, uses_scratch;
-	const char **drop; /* [nops] the GvDrop of a site; NULL: nothing is dropped */
-	Buf head, text;    /* declarations; statements */
+	bool keeps_scratch; /* something in it is read after the body */
+	const char **drop;  /* [nops] the GvDrop of a site; NULL: nothing is dropped */
+	Buf head, text;     /* declarations; statements */
 	int depth;
 };
 

@@ -71,10 +71,24 @@ is_literal(const Module *m, const Body *b, Val v)
 	return true;
 }
 
+/* Only sampling wants it: no frame has room for it, so it stays in scratch until the body ends. */
+static bool
+is_logits_only(const Body *b, Val v)
+{
+	bool logits = false;
+	for (uint32_t i = 0; i < b->nports; i++) {
+		if (b->ports[i].v.i != v.i) continue;
+		if (b->ports[i].kind != PORT_logits) return false;
+		logits = true;
+	}
+	return logits;
+}
+
 static Space
 space_of(const Module *m, const Body *b, Val v)
 {
 	const ValDef *d = &b->vals[v.i];
+	if (d->def && is_logits_only(b, v)) return SP_scratch;
 	if (!d->def || body_is_out(b, v)) return SP_port;
 	const Op *op = &b->ops[d->def - 1];
 	if (op->code == OP_const && is_literal(m, b, v)) return SP_local;
@@ -114,6 +128,8 @@ find_steps(Place *p)
 			uint32_t v = base_of(p, b->ops[i].in[j]).i;
 			if (p->last[v] < p->step[i]) p->last[v] = p->step[i];
 		}
+	for (uint32_t v = 1; v < b->nvals; v++)
+		if (is_logits_only(b, (Val){v})) p->last[v] = UINT32_MAX;
 }
 
 /* A reduction ends a walk over the row; centred moments take two. */
