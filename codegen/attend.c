@@ -379,6 +379,22 @@ emit_attention(CgBody *c, uint32_t n)
 		if (op->out[j].i) bc_copy_rest(c, op->out[j]);
 }
 
+/* The kernel takes the gradient of the bias to lie as the bias does. */
+static void
+check_bias_layout(Attend *t)
+{
+	Access bias, d = contiguous(t, t->dbias);
+	const Type *tb = type_of(t, t->bias), *td = type_of(t, t->dbias);
+
+	if (!bc_access(t->c, t->bias, &bias)) return; /* said elsewhere */
+	for (int k = 0; k < tb->n; k++) {
+		int at = type_find(td, tb->ax[k].a);
+
+		if (at < 0 || (bc_extent(t->c, tb, k) > 1 && bias.stride[k] != d.stride[at]))
+			layout_error(t, "the bias and its gradient");
+	}
+}
+
 void
 emit_attention_grad(CgBody *c, uint32_t n)
 {
@@ -406,6 +422,7 @@ emit_attention_grad(CgBody *c, uint32_t n)
 	pd = operand(&t, t.dout, &dout);
 	for (int j = 0; j < 4; j++)
 		to[j] = plain(&t, op->out[j]);
+	if (t.dbias.i && to[3]) check_bias_layout(&t);
 	if (!c->g->failed && !(to[0] && to[1] && to[2]))
 		cg_error(c->g, op->loc,
 			 "only some gradients of 'attention' are wanted; the host target makes "

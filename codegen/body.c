@@ -563,6 +563,9 @@ cg_body(Cg *g, uint32_t body)
 	name_values(c);
 	out_ports(c);
 	made_in_ports(c);
+	for (uint32_t v = 1; v < b->nvals; v++)
+		bc_elem(c,
+			(Val){v}); /* all at once: what a loop nest names clashes with none */
 	find_last(c);
 	put_drops(c);
 	put_copies(c);

@@ -407,7 +407,7 @@ put_nest(Nest *n)
 	CgBody *c = n->c;
 	uint32_t nvals = c->b->nvals;
 
-	n->scope = c->scope;
+	n->scope = scope_new(c->g->a, c->scope); /* its names end with it */
 	n->level = NEW_N(c->g->a, int, nvals);
 	n->first = NEW_N(c->g->a, int, nvals);
 	n->memo = NEW_N(c->g->a, const char *, nvals);

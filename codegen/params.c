@@ -6,6 +6,7 @@
 #include "codegen/cg.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 typedef struct Row {                 /* one line of the table */
@@ -13,6 +14,18 @@ typedef struct Row {                 /* one line of the table */
 	uint32_t first, by, repeat;
 	int64_t stride;
 } Row;
+
+/* A double as C has it. */
+static void
+put_number(Buf *out, double x)
+{
+	if (isnan(x))
+		buf_puts(out, "NAN");
+	else if (isinf(x))
+		buf_puts(out, x < 0 ? "-INFINITY" : "INFINITY");
+	else
+		buf_double(out, x);
+}
 
 /* ---- parameters ---- */
 
@@ -137,13 +150,13 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 	for (int k = 0; k < ndims || k == 0; k++)
 		buf_printf(out, "%s%" PRId64, k ? ", " : "", ndims ? shape[k] : 0);
 	buf_printf(out, "},\n\t .init = %s, .a = ", init[p->init]);
-	buf_double(out, a);
+	put_number(out, a);
 	buf_puts(out, ", .b = ");
-	buf_double(out, p->init == INIT_const ? 0 : p->init_b);
+	put_number(out, p->init == INIT_const ? 0 : p->init_b);
 	buf_puts(out, ", .decay = ");
-	buf_double(out, p->decay);
+	put_number(out, p->decay);
 	buf_puts(out, ", .lr = ");
-	buf_double(out, p->lr);
+	put_number(out, p->lr);
 	buf_puts(out, "},\n");
 }
 
@@ -290,7 +303,7 @@ put_train(const Cg *g, Buf *out)
 		   t->opt == OPT_adamw ? "GVRT_ADAMW" : "GVRT_SGD", rate[t->rate]);
 	for (size_t k = 0; k < COUNTOF(fields); k++) {
 		buf_printf(out, ",\n\t\t.%s = ", fields[k].name);
-		buf_double(out, fields[k].x);
+		put_number(out, fields[k].x);
 	}
 	buf_printf(out, ",\n\t\t.seed = UINT64_C(%" PRIu64 ")},\n", t->seed);
 }
@@ -372,7 +385,7 @@ cg_tables(Cg *g, Buf *out)
 	buf_printf(out, "\t.seq = %" PRId64 ",\n", positions(m));
 	put_train(g, out);
 	buf_puts(out, "\t.flops = ");
-	buf_double(out, step_flops(g));
+	put_number(out, step_flops(g));
 	buf_puts(out, ",\n");
 	if (m->const_body) buf_puts(out, "\t.consts = consts,\n");
 	buf_puts(out, "\t.forward = forward,\n");

@@ -384,6 +384,10 @@ main(void)
 	static const Case cases[] = {
 	    {.name = "odd", .file = "tests/codegen/odd.gdl", .tolerance = 1e-10},
 	    {.name = "mlp", .file = "tests/codegen/mlp.gdl", .tolerance = 1e-10},
+	    {.name = "mlp in microbatches",
+	     .file = "tests/codegen/mlp.gdl",
+	     .microbatches = 2,
+	     .tolerance = 1e-10},
 	    {.name = "gpt",
 	     .file = "tests/models/gpt.gdl",
 	     .microbatches = 3,
