@@ -11,7 +11,8 @@ BUILD  ?= build
 CC     ?= gcc
 OPT    ?= -O2 -g
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
-CFLAGS += -std=c11 -D_GNU_SOURCE -ffp-contract=off $(OPT) $(WARN) -I. -I$(BUILD) -MMD -MP
+EXTRA  ?=
+CFLAGS += -std=c11 -D_GNU_SOURCE -ffp-contract=off $(OPT) $(WARN) $(EXTRA) -I. -I$(BUILD) -MMD -MP
 LDLIBS += -lm
 Q      := $(if $(V),,@)
 
@@ -79,10 +80,10 @@ FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefine
 
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz/libgv.a
 	@echo "  FUZZ  $@"
-	$(Q)mkdir -p $(@D) && $(FUZZ_CC) $(CFLAGS) -O1 $(FUZZ_FLAGS) -Iruntime -o $@ $< $(BUILD)/fuzz/libgv.a -lm
+	$(Q)mkdir -p $(@D) && $(FUZZ_CC) $(CFLAGS) -Wno-missing-field-initializers -O1 $(FUZZ_FLAGS) -Iruntime -o $@ $< $(BUILD)/fuzz/libgv.a -lm
 
 $(BUILD)/fuzz/libgv.a: $(SRC) $(wildcard frontend/*.[ly])
-	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' $@
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) EXTRA=-Wno-missing-field-initializers OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' $@
 
 setup-%:
 	@tests/setup.sh $*

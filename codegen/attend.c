@@ -6,21 +6,9 @@
  * has beside them is its own features. An axis only q has (queries, and groups that share keys) is the queries' if a
  * band compares its positions, else the longest such.
  */
-#include "codegen/cg.h"
+#include "codegen/attend.h"
 
 #include <inttypes.h>
-
-enum { MAX_OUTER = 8 };
-
-typedef struct Attend {
-	CgBody *c;
-	const Op *op;
-	Val q, k, v, o, lse, dout, mask, bias;
-	Val dq, dk, dv, dbias;
-	AxisList outer, keys, feat, values;
-	Axis query;       /* NO_AXIS: one query */
-	Type outer_types; /* uses of the outer axes */
-} Attend;
 
 static AxisList
 without(const Type *t, const AxisList *a, const AxisList *b)

@@ -7,100 +7,6 @@
 
 #include <inttypes.h>
 
-/* ---- loops and addresses over named axes, for any layout ---- */
-
-typedef struct Place { /* an index that is not the axis' own loop variable */
-	Axis a;
-	const char *at;
-} Place;
-
-static const char *
-element(CgBody *c, Val v, const Access *x, const Place *places, int nplaces)
-{
-	const Type *t = bc_type(c, v), *base = bc_type(c, x->base);
-	const char *p = bc_pointer(c, &(Access){.base = x->base});
-	Buf b;
-
-	buf_init(&b, c->g->a);
-	for (int k = 0; k < t->n; k++) {
-		const char *at = c->g->axis_var[t->ax[k].a.i];
-		int64_t s = x->stride[k];
-
-		for (int j = 0; j < nplaces; j++)
-			if (places[j].a.i == t->ax[k].a.i) at = places[j].at;
-		if (s == 0 || bc_extent(c, t, k) == 1) continue;
-		buf_printf(&b, "%s%s", b.n ? (s < 0 ? " - " : " + ") : s < 0 ? "-" : "", at);
-		if (s != 1 && s != -1)
-			buf_printf(&b, " * %s", cg_stride(c->g, c->mesh, base, s < 0 ? -s : s));
-	}
-	if (x->offset || !b.n)
-		buf_printf(&b, "%s%s", b.n ? " + " : "",
-			   cg_stride(c->g, c->mesh, base, x->offset));
-	return cg_text(c->g->a, "%s[%s]", p, b.s);
-}
-
-/* An element of a result at a sink. */
-static const char *
-target(CgBody *c, Val v, const Sink *to, const Place *places, int nplaces)
-{
-	Access x = {.base = v};
-	const ValInfo keep = c->val[v.i];
-	const char *s;
-
-	bc_strides(c, bc_type(c, v), x.stride);
-	c->val[v.i].ptr = to->ptr;
-	c->val[v.i].declared = true;
-	s = element(c, v, &x, places, nplaces);
-	c->val[v.i] = keep;
-	return s;
-}
-
-/* Opens loops over the axes of t that are not in `skip`; returns how many. */
-static int
-open_axes(CgBody *c, const Type *t, const AxisList *skip, int depth, bool parallel)
-{
-	int n = 0, opened = 0;
-	int64_t turns = 1;
-
-	for (int k = 0; k < t->n; k++) {
-		if (skip && axes_has(skip, t->ax[k].a)) continue;
-		n++;
-		turns *= bc_extent(c, t, k);
-	}
-	if (parallel && n && turns > 1) {
-		if (n > 1)
-			put_line(&c->text, 0,
-				 "#pragma omp parallel for collapse(%d) schedule(static)", n);
-		else
-			put_line(&c->text, 0, "#pragma omp parallel for schedule(static)");
-	}
-	for (int k = 0; k < t->n; k++) {
-		const char *v = c->g->axis_var[t->ax[k].a.i];
-
-		if (skip && axes_has(skip, t->ax[k].a)) continue;
-		put_line(&c->text, depth + opened++, "for (int64_t %s = 0; %s < %s; %s++) {", v,
-			 v, cg_size(c->g, c->mesh, t->ax[k]), v);
-	}
-	return opened;
-}
-
-static void
-close_axes(CgBody *c, int depth, int n)
-{
-	while (n-- > 0)
-		put_line(&c->text, depth + n, "}");
-}
-
-static AxisList
-others(const Type *t, const AxisList *acted)
-{
-	AxisList l = {0};
-
-	for (int k = 0; k < t->n; k++)
-		if (!axes_has(acted, t->ax[k].a)) axes_add(&l, t->ax[k].a);
-	return l;
-}
-
 /* Whether the axes of `list` (all of t's that count) collapse into one of stride *stride. */
 static bool
 collapses(CgBody *c, const Type *t, const int64_t *strides, const AxisList *list,
@@ -226,13 +132,13 @@ put_lse(CgBody *c, const Type *t, const char *x, const AxisList *rows, int depth
 	int n;
 
 	put_line(&c->text, depth, "real %s = -(real)INFINITY;", top);
-	n = open_axes(c, t, rows, depth, false);
+	n = plain_open(c, t, rows, depth, false);
 	put_line(&c->text, depth + n, "%s = %s > %s ? %s : %s;", top, x, top, x, top);
-	close_axes(c, depth, n);
+	plain_close(c, depth, n);
 	put_line(&c->text, depth, "double %s = 0;", sum);
-	n = open_axes(c, t, rows, depth, false);
+	n = plain_open(c, t, rows, depth, false);
 	put_line(&c->text, depth + n, "%s += gv_exp(%s - %s);", sum, x, top);
-	close_axes(c, depth, n);
+	plain_close(c, depth, n);
 }
 
 void
@@ -241,7 +147,7 @@ emit_softmax(CgBody *c, uint32_t k)
 	const Op *op = &c->b->ops[k];
 	const AxisList *acted = attr_axes(op, AK_axes);
 	const Type *t = bc_type(c, op->in[0]);
-	AxisList rows = others(t, acted);
+	AxisList rows = axes_except(t, acted);
 	Access x, y;
 	int64_t ldx, ldy;
 	const Sink *to;
@@ -259,15 +165,15 @@ emit_softmax(CgBody *c, uint32_t k)
 	} else {
 		const char *top = scope_take(c->scope, "top"),
 			   *sum = scope_take(c->scope, "sum");
-		const char *at = element(c, op->in[0], &x, NULL, 0);
+		const char *at = plain_element(c, op->in[0], &x, NULL, 0);
 		int inner;
 
-		n = open_axes(c, t, acted, c->depth, true);
+		n = plain_open(c, t, acted, c->depth, true);
 		put_lse(c, t, at, &rows, c->depth + n, top, sum);
-		inner = open_axes(c, t, &rows, c->depth + n, false);
+		inner = plain_open(c, t, &rows, c->depth + n, false);
 		put_line(&c->text, c->depth + n + inner, "%s = gv_exp(%s - %s) / (real)%s;",
-			 target(c, op->out[0], to, NULL, 0), at, top, sum);
-		close_axes(c, c->depth, n + inner);
+			 plain_target(c, op->out[0], to, NULL, 0), at, top, sum);
+		plain_close(c, c->depth, n + inner);
 	}
 	copy_results(c, op);
 }
@@ -282,7 +188,7 @@ emit_cross_entropy(CgBody *c, uint32_t k)
 	const Sink *to[2];
 	int64_t ld;
 
-	rows = others(t, &acted);
+	rows = axes_except(t, &acted);
 	if (!operands(c, op, x)) return;
 	for (int j = 0; j < 2; j++)
 		to[j] = plain(c, op, j);
@@ -300,17 +206,17 @@ emit_cross_entropy(CgBody *c, uint32_t k)
 	} else {
 		const char *top = scope_take(c->scope, "top"),
 			   *sum = scope_take(c->scope, "sum"), *l = scope_take(c->scope, "lse");
-		Place label = {acted.a[0], element(c, op->in[1], &x[1], NULL, 0)};
-		int n = open_axes(c, t, &acted, c->depth, true), d = c->depth + n;
+		Place label = {acted.a[0], plain_element(c, op->in[1], &x[1], NULL, 0)};
+		int n = plain_open(c, t, &acted, c->depth, true), d = c->depth + n;
 
-		put_lse(c, t, element(c, op->in[0], &x[0], NULL, 0), &rows, d, top, sum);
+		put_lse(c, t, plain_element(c, op->in[0], &x[0], NULL, 0), &rows, d, top, sum);
 		put_line(&c->text, d, "const real %s = %s + (real)log(%s);", l, top, sum);
 		if (to[0])
-			store(c, d, to[0], target(c, op->out[0], to[0], NULL, 0),
+			store(c, d, to[0], plain_target(c, op->out[0], to[0], NULL, 0),
 			      cg_text(c->g->a, "%s - %s", l,
-				      element(c, op->in[0], &x[0], &label, 1)));
-		if (to[1]) store(c, d, to[1], target(c, op->out[1], to[1], NULL, 0), l);
-		close_axes(c, c->depth, n);
+				      plain_element(c, op->in[0], &x[0], &label, 1)));
+		if (to[1]) store(c, d, to[1], plain_target(c, op->out[1], to[1], NULL, 0), l);
+		plain_close(c, c->depth, n);
 	}
 	copy_results(c, op);
 }
@@ -337,7 +243,7 @@ emit_topk(CgBody *c, uint32_t k)
 	for (int r = 0; r < 2; r++)
 		to[r] = plain(c, op, r);
 	if (c->g->failed) return;
-	rows = others(t, &acted);
+	rows = axes_except(t, &acted);
 	kept = cg_size(c->g, c->mesh, out->ax[type_find(out, to_axis)]);
 	if (bc_extent(c, out, type_find(out, to_axis)) > ROW_BUFFER_MAX) {
 		cg_error(c->g, op->loc,
@@ -345,14 +251,14 @@ emit_topk(CgBody *c, uint32_t k)
 			 bc_extent(c, out, type_find(out, to_axis)), ROW_BUFFER_MAX);
 		return;
 	}
-	n = open_axes(c, t, &acted, c->depth, true);
+	n = plain_open(c, t, &acted, c->depth, true);
 	if (!n) bc_line(c, "{");
 	d = c->depth + (n ? n : 1);
 	put_line(&c->text, d, "%s %s[%s];", cg_ctype(t->dt), best, kept);
 	put_line(&c->text, d, "int32_t %s[%s];", which, kept);
-	open_axes(c, t, &rows, d, false);
+	plain_open(c, t, &rows, d, false);
 	put_line(&c->text, d + 1, "const %s %s = %s;", cg_ctype(t->dt), x,
-		 element(c, op->in[0], &in, NULL, 0));
+		 plain_element(c, op->in[0], &in, NULL, 0));
 	put_line(&c->text, d + 1, "int64_t %s = %s < %s ? %s : %s;", at, a, kept, a, kept);
 	put_line(&c->text, d + 1, "for (; %s > 0 && %s > %s[%s - 1]; %s--) {", at, x, best, at,
 		 at);
@@ -367,27 +273,14 @@ emit_topk(CgBody *c, uint32_t k)
 	put_line(&c->text, d, "for (int64_t %s = 0; %s < %s; %s++) {", j, j, kept, j);
 	for (int r = 0; r < 2; r++)
 		if (to[r])
-			store(c, d + 1, to[r], target(c, op->out[r], to[r], NULL, 0),
+			store(c, d + 1, to[r], plain_target(c, op->out[r], to[r], NULL, 0),
 			      cg_text(c->g->a, "%s[%s]", r ? which : best, j));
 	put_line(&c->text, d, "}");
-	close_axes(c, c->depth, n ? n : 1);
+	plain_close(c, c->depth, n ? n : 1);
 	copy_results(c, op);
 }
 
 /* ---- scatter_add ---- */
-
-static void
-put_zero(CgBody *c, Val v, const Sink *to)
-{
-	const char *bytes =
-	    cg_text(c->g->a, "(size_t)%s * sizeof(%s)", cg_count(c->g, c->mesh, bc_type(c, v)),
-		    cg_ctype(bc_type(c, v)->dt));
-
-	if (to->mode == STORE_set)
-		bc_line(c, "memset(%s, 0, %s);", to->ptr, bytes);
-	else if (to->mode == STORE_flag)
-		bc_line(c, "if (!%s) memset(%s, 0, %s);", to->flag, to->ptr, bytes);
-}
 
 /* Rows of a table, picked by one index: what the embedding's gradient is. */
 static bool
@@ -403,7 +296,7 @@ scatter_rows(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	if (axes->n != 1 || op->nin != 2 || out->dt == DT_i32) return false;
 	for (int k = 0; k < rows.n; k++)
 		if (type_find(out, rows.a[k]) >= 0) return false;
-	cols = others(out, axes);
+	cols = axes_except(out, axes);
 	if (cols.n == 0 || dy->n != rows.n + cols.n) return false;
 	result_access(c, op->out[0], &y);
 	if (!is_rows(c, op->in[0], &x[0], &rows, &cols, &ldx) ||
@@ -433,17 +326,17 @@ scatter_plain(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	for (int k = 0; k < axes->n; k++)
 		places[k] =
 		    (Place){axes->a[k], cg_text(c->g->a, "(int64_t)%s",
-						element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
+						plain_element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
 	if (apart.n) {
-		AxisList rest = others(dy, &apart);
+		AxisList rest = axes_except(dy, &apart);
 
-		outer = open_axes(c, dy, &rest, c->depth, true);
+		outer = plain_open(c, dy, &rest, c->depth, true);
 	}
-	n = open_axes(c, dy, &apart, c->depth + outer, false);
+	n = plain_open(c, dy, &apart, c->depth + outer, false);
 	put_line(&c->text, c->depth + outer + n, "%s += %s;",
-		 target(c, op->out[0], to, places, axes->n),
-		 element(c, op->in[0], &x[0], NULL, 0));
-	close_axes(c, c->depth, outer + n);
+		 plain_target(c, op->out[0], to, places, axes->n),
+		 plain_element(c, op->in[0], &x[0], NULL, 0));
+	plain_close(c, c->depth, outer + n);
 }
 
 void
@@ -455,7 +348,7 @@ emit_scatter(CgBody *c, uint32_t k)
 
 	if (!operands(c, op, x)) return;
 	for (uint32_t turn = 0; (to = bc_sink(c, op->out[0], turn)); turn++) {
-		put_zero(c, op->out[0], to);
+		plain_zero(c, op->out[0], to);
 		if (!scatter_rows(c, op, x, to)) scatter_plain(c, op, x, to);
 	}
 	copy_results(c, op);

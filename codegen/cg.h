@@ -177,6 +177,23 @@ void emit_kernel(CgBody *c, const uint32_t *ops, uint32_t n);
 /* Copies (or adds) a value that can be read to one more place. */
 void emit_copy(CgBody *c, Val v, const Sink *to);
 
+/* ==== plain.c: loops and addresses over named axes, for any layout ==== */
+typedef struct Place { /* an index that is not the axis' own loop variable */
+	Axis a;
+	const char *at;
+} Place;
+
+/* "p[...]": the element of a value in memory at the current loops, or at `places`. */
+const char *plain_element(CgBody *c, Val v, const Access *x, const Place *places, int nplaces);
+/* An element of a result at a sink. */
+const char *plain_target(CgBody *c, Val v, const Sink *to, const Place *places, int nplaces);
+/* Opens loops over the axes of t that are not in `skip`; returns how many. */
+int plain_open(CgBody *c, const Type *t, const AxisList *skip, int depth, bool parallel);
+void plain_close(CgBody *c, int depth, int n);
+/* Zeroes a sink that is about to be added to, unless it adds anyway. */
+void plain_zero(CgBody *c, Val v, const Sink *to);
+AxisList axes_except(const Type *t, const AxisList *acted);
+
 /* ==== contract.c, calls.c: one op alone ==== */
 typedef void EmitOp(CgBody *c, uint32_t op);
 EmitOp emit_dot, emit_attention, emit_attention_grad, emit_cross_entropy, emit_softmax,
