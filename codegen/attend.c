@@ -4,7 +4,7 @@
  * The kernel knows one axis of queries, one of keys, features of unit stride, and up to eight carried axes with any
  * strides. Which axes are which follows from names: the scores have those of q and k without the features, and what v
  * has beside them is its own features. An axis only q has (queries, and groups that share keys) is the queries' if a
- * band compares its positions, else the longest such.
+ * band compares its positions, else the longest such. A layout the kernel does not take is printed as plain loops.
  */
 #include "codegen/attend.h"
 
@@ -27,8 +27,8 @@ type_of(const Attend *t, Val v)
 	return bc_type(t->c, v);
 }
 
-/* Sorts the axes; false after a diagnostic. */
-static bool
+/* Sorts the axes. */
+static void
 find_roles(Attend *t)
 {
 	const Type *q = type_of(t, t->q), *k = type_of(t, t->k);
@@ -63,37 +63,16 @@ find_roles(Attend *t)
 		    at >= 0 ? q->ax[at] : k->ax[type_find(k, rows.a[j])];
 		axes_add(&t->outer, rows.a[j]);
 	}
-	if (t->query.i && (type_find(q, t->query) < 0 || type_find(k, t->query) >= 0)) {
-		cg_error(t->c->g, t->op->loc,
-			 "the queries of 'attention' lie along axis '%s', which the keys have "
-			 "too or the query lacks",
-			 name_str(t->c->g->m->names, t->c->g->m->axes[t->query.i].name));
-		return false;
-	}
-	if (t->outer.n > MAX_OUTER) {
-		cg_error(t->c->g, t->op->loc,
-			 "'attention' carries %d axes; the kernel takes %d", t->outer.n,
-			 MAX_OUTER);
-		return false;
-	}
-	return true;
+	if (t->query.i && (type_find(q, t->query) < 0 || type_find(k, t->query) >= 0))
+		t->misfit = true;
+	if (t->outer.n > MAX_OUTER) t->misfit = true;
 }
 
 /* ---- text of the descriptor ---- */
 
-static void
-layout_error(Attend *t, const char *what)
-{
-	if (!t->c->g->failed)
-		cg_error(t->c->g, t->op->loc,
-			 "the axes of %s of 'attention' do not lie side by side in memory, "
-			 "which the kernel needs",
-			 what);
-}
-
 /* Stride and extent of a group of axes taken as one; a value that lacks them all has stride 0. */
 static int64_t
-joint_stride(Attend *t, Val v, const Access *x, const AxisList *list, const char *what)
+joint_stride(Attend *t, Val v, const Access *x, const AxisList *list)
 {
 	const Type *type = type_of(t, v);
 	int64_t stride = 0, extent = 1;
@@ -110,10 +89,10 @@ joint_stride(Attend *t, Val v, const Access *x, const AxisList *list, const char
 		if (extent == 1)
 			stride = x->stride[at];
 		else if (x->stride[at] != stride * extent)
-			layout_error(t, what);
+			t->misfit = true;
 		extent *= n;
 	}
-	if (found && found != list->n) layout_error(t, what);
+	if (found && found != list->n) t->misfit = true;
 	return stride;
 }
 
@@ -176,16 +155,15 @@ static void
 matrix_field(Attend *t, const char *name, Val v, const Access *x, bool by_key,
 	     const AxisList *features)
 {
-	int64_t row =
-	    by_key ? joint_stride(t, v, x, &t->keys, "the keys") : query_stride(t, v, x);
-	int64_t one = joint_stride(t, v, x, features, "the features"), n = 1;
+	int64_t row = by_key ? joint_stride(t, v, x, &t->keys) : query_stride(t, v, x);
+	int64_t one = joint_stride(t, v, x, features), n = 1;
 
 	for (int k = 0; k < features->n; k++) {
 		int at = type_find(type_of(t, v), features->a[k]);
 
 		if (at >= 0) n *= bc_extent(t->c, type_of(t, v), at);
 	}
-	if (n > 1 && one != 1) layout_error(t, "the features");
+	if (n > 1 && one != 1) t->misfit = true;
 	if (row < n) row = n; /* one row: any leading dimension does */
 	field(t, ".%s = {%s}, .%s_row = %s,", name, outer_strides(t, v, x), name,
 	      stride_text(t, x->base, row));
@@ -197,45 +175,56 @@ term_field(Attend *t, const char *name, Val v, const Access *x, const char *poin
 {
 	field(t, ".%s = %s, .%s_outer = {%s}, .%s_q = %s, .%s_k = %s,", name, pointer, name,
 	      outer_strides(t, v, x), name, stride_text(t, x->base, query_stride(t, v, x)),
-	      name, stride_text(t, x->base, joint_stride(t, v, x, &t->keys, "the keys")));
+	      name, stride_text(t, x->base, joint_stride(t, v, x, &t->keys)));
 }
 
-/* Draws of dropout: row-major over the query's axes, then what only k has, then keys, in whole extents. */
-static void
-drop_fields(Attend *t, const char *site)
+DropPlace
+attend_drop_place(const Attend *t)
 {
 	const Module *m = t->c->g->m;
 	const Type *q = type_of(t, t->q), *k = type_of(t, t->k);
-	AxisList rows = without(q, &t->feat, &t->keys), only_k = without(k, &t->feat, &t->keys);
-	int64_t place = 1, by_query = 0, by_outer[MAX_OUTER] = {0}, by_mb = 0;
-	Buf b;
+	AxisList only_k = without(k, &t->feat, &t->keys);
+	DropPlace d = {.axes = without(q, &t->feat, &t->keys)};
+	int64_t place = 1;
 
 	for (int j = 0; j < only_k.n; j++)
-		axes_add(&rows, only_k.a[j]);
+		axes_add(&d.axes, only_k.a[j]);
 	for (int j = 0; j < t->keys.n; j++)
 		place *= m->axes[t->keys.a[j].i].extent;
-	for (int j = rows.n - 1; j >= 0; j--) {
-		const Type *from = type_find(q, rows.a[j]) >= 0 ? q : k;
-		int at = type_find(from, rows.a[j]);
+	for (int j = d.axes.n - 1; j >= 0; j--) {
+		const Type *from = type_find(q, d.axes.a[j]) >= 0 ? q : k;
+		int64_t local = bc_extent(t->c, from, type_find(from, d.axes.a[j])),
+			whole = m->axes[d.axes.a[j].i].extent;
 
-		if (rows.a[j].i == t->query.i) by_query = place;
-		for (int o = 0; o < t->outer.n; o++)
-			if (t->outer.a[o].i == rows.a[j].i) by_outer[o] = place;
-		if (bc_extent(t->c, from, at) != m->axes[rows.a[j].i].extent)
-			by_mb += place * bc_extent(t->c, from, at);
-		place *= m->axes[rows.a[j].i].extent;
+		d.stride[j] = place;
+		if (local != whole) d.by_mb += place * local;
+		place *= whole;
 	}
+	return d;
+}
+
+static void
+drop_fields(Attend *t, const char *site)
+{
+	DropPlace d = attend_drop_place(t);
+	int64_t by_query = 0;
+	Buf b;
+
 	buf_init(&b, t->c->g->a);
 	for (int o = 0; o < t->outer.n; o++)
-		buf_printf(&b, "%s%" PRId64, o ? ", " : "", by_outer[o]);
+		for (int j = 0; j < d.axes.n; j++)
+			if (t->outer.a[o].i == d.axes.a[j].i)
+				buf_printf(&b, "%s%" PRId64, o ? ", " : "", d.stride[j]);
+	for (int j = 0; j < d.axes.n; j++)
+		if (d.axes.a[j].i == t->query.i) by_query = d.stride[j];
 	field(t,
 	      ".key = %s.key, .step = run->step, .threshold = %s.threshold, .inv_keep = "
 	      "%s.inv_keep,",
 	      site, site, site);
 	field(t, ".drop_outer = {%s}, .drop_q = %" PRId64 ", .drop_base = %s,", b.n ? b.s : "0",
-	      by_query, by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, by_mb) : "0");
+	      by_query, d.by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, d.by_mb) : "0");
 	t->c->uses_run = true;
-	if (by_mb) t->c->uses_mb = true;
+	if (d.by_mb) t->c->uses_mb = true;
 }
 
 static const char *
@@ -329,11 +318,16 @@ plain(Attend *t, Val v)
 {
 	const Sink *to = v.i ? bc_sink(t->c, v, 0) : NULL;
 
-	if (to && to->mode != STORE_set)
-		cg_error(t->c->g, t->op->loc,
-			 "a result of 'attention' is added to a buffer directly; the host "
-			 "target cannot do that yet");
+	if (to && to->mode != STORE_set) t->misfit = true;
 	return to;
+}
+
+/* Takes back what was printed since `from`. */
+static void
+unprint(CgBody *c, size_t from)
+{
+	c->text.n = from;
+	if (c->text.s) c->text.s[from] = '\0';
 }
 
 void
@@ -351,18 +345,27 @@ emit_attention(CgBody *c, uint32_t n)
 	const char *pq, *pk, *pv;
 	const Sink *to_o, *to_lse;
 
+	size_t start = c->text.n;
+
 	optional_operands(&t, 3);
-	if (!t.o.i || !find_roles(&t)) return;
+	if (!t.o.i) return;
+	find_roles(&t);
 	pq = operand(&t, t.q, &q), pk = operand(&t, t.k, &k), pv = operand(&t, t.v, &v);
 	to_o = plain(&t, t.o), to_lse = plain(&t, t.lse);
 	if (c->g->failed) return;
 	o = contiguous(&t, t.o);
 	if (t.lse.i) lse = contiguous(&t, t.lse);
-	put_descriptor(&t, &q, &k, &v, &o, to_lse ? &lse : NULL);
-	put_line(&c->text, c->depth + 1, "};");
-	put_line(&c->text, c->depth + 1, "gv_attention(&attention, %s, %s, %s, %s, %s);", pq,
-		 pk, pv, to_o->ptr, to_lse ? to_lse->ptr : "NULL");
-	bc_line(c, "}");
+	if (!t.misfit) put_descriptor(&t, &q, &k, &v, &o, to_lse ? &lse : NULL);
+	if (t.misfit) {
+		unprint(c, start);
+		attend_plain(&t);
+	} else {
+		put_line(&c->text, c->depth + 1, "};");
+		put_line(&c->text, c->depth + 1,
+			 "gv_attention(&attention, %s, %s, %s, %s, %s);", pq, pk, pv, to_o->ptr,
+			 to_lse ? to_lse->ptr : "NULL");
+		bc_line(c, "}");
+	}
 	for (int j = 0; j < op->nout; j++)
 		if (op->out[j].i) bc_copy_rest(c, op->out[j]);
 }
@@ -379,7 +382,7 @@ check_bias_layout(Attend *t)
 		int at = type_find(td, tb->ax[k].a);
 
 		if (at < 0 || (bc_extent(t->c, tb, k) > 1 && bias.stride[k] != d.stride[at]))
-			layout_error(t, "the bias and its gradient");
+			t->misfit = true;
 	}
 }
 
@@ -403,35 +406,47 @@ emit_attention_grad(CgBody *c, uint32_t n)
 	const char *pq, *pk, *pv, *po, *pl, *pd;
 	const Sink *to[4];
 
+	size_t start = c->text.n;
+
 	optional_operands(&t, 6);
-	if (!find_roles(&t)) return;
+	find_roles(&t);
 	pq = operand(&t, t.q, &q), pk = operand(&t, t.k, &k), pv = operand(&t, t.v, &v);
 	po = operand(&t, t.o, &o), pl = operand(&t, t.lse, &lse),
 	pd = operand(&t, t.dout, &dout);
 	for (int j = 0; j < 4; j++)
 		to[j] = plain(&t, op->out[j]);
-	if (t.dbias.i && to[3]) check_bias_layout(&t);
-	if (!c->g->failed && !(to[0] && to[1] && to[2]))
-		cg_error(c->g, op->loc,
-			 "only some gradients of 'attention' are wanted; the host target makes "
-			 "all three or none");
 	if (c->g->failed) return;
-	put_descriptor(&t, &q, &k, &v, &o, &lse);
-	field(&t, ".grad = &(const GvAttentionGrad){");
-	matrix_field(&t, "dout", t.dout, &dout, false, &t.values);
-	x = contiguous(&t, t.dq);
-	matrix_field(&t, "dq", t.dq, &x, false, &t.feat);
-	x = contiguous(&t, t.dk);
-	matrix_field(&t, "dk", t.dk, &x, true, &t.feat);
-	x = contiguous(&t, t.dv);
-	matrix_field(&t, "dv", t.dv, &x, true, &t.values);
-	field(&t, "},");
-	put_line(&c->text, c->depth + 1, "};");
-	put_line(&c->text, c->depth + 1,
-		 "gv_attention_grad(&attention, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);", pq,
-		 pk, pv, po, pl, pd, to[0]->ptr, to[1]->ptr, to[2]->ptr,
-		 to[3] ? to[3]->ptr : "NULL");
-	bc_line(c, "}");
+	if (t.dbias.i && to[3]) check_bias_layout(&t);
+	for (int j = 0; j < 4; j++)
+		if (to[j] && to[j]->mode != STORE_set && bc_sink(c, op->out[j], 1))
+			cg_error(c->g, op->loc,
+				 "a gradient of 'attention' is added to two buffers; the host "
+				 "target cannot do that yet");
+	if (!to[0] || !to[1] || !to[2]) t.misfit = true; /* the kernel makes all three */
+	if (!t.misfit) {
+		put_descriptor(&t, &q, &k, &v, &o, &lse);
+		field(&t, ".grad = &(const GvAttentionGrad){");
+		matrix_field(&t, "dout", t.dout, &dout, false, &t.values);
+		x = contiguous(&t, t.dq);
+		matrix_field(&t, "dq", t.dq, &x, false, &t.feat);
+		x = contiguous(&t, t.dk);
+		matrix_field(&t, "dk", t.dk, &x, true, &t.feat);
+		x = contiguous(&t, t.dv);
+		matrix_field(&t, "dv", t.dv, &x, true, &t.values);
+		field(&t, "},");
+	}
+	if (t.misfit) {
+		unprint(c, start);
+		attend_plain_grad(&t);
+	} else {
+		put_line(&c->text, c->depth + 1, "};");
+		put_line(
+		    &c->text, c->depth + 1,
+		    "gv_attention_grad(&attention, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
+		    pq, pk, pv, po, pl, pd, to[0]->ptr, to[1]->ptr, to[2]->ptr,
+		    to[3] ? to[3]->ptr : "NULL");
+		bc_line(c, "}");
+	}
 	for (int j = 0; j < op->nout; j++)
 		if (op->out[j].i) bc_copy_rest(c, op->out[j]);
 }

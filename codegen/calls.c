@@ -324,9 +324,9 @@ scatter_plain(CgBody *c, const Op *op, const Access *x, const Sink *to)
 		if (type_find(out, dy->ax[k].a) >= 0 && !axes_has(axes, dy->ax[k].a))
 			axes_add(&apart, dy->ax[k].a);
 	for (int k = 0; k < axes->n; k++)
-		places[k] =
-		    (Place){axes->a[k], cg_text(c->g->a, "(int64_t)%s",
-						plain_element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
+		places[k] = (Place){
+		    axes->a[k], cg_text(c->g->a, "(int64_t)%s",
+					plain_element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
 	if (apart.n) {
 		AxisList rest = axes_except(dy, &apart);
 

@@ -98,6 +98,9 @@ typedef struct Cg {
 const char *cg_size(Cg *g, const Mesh *mesh, AxisUse u);
 /* n as a product of named sizes where it is one: "2 * HEADS * HEAD"; type gives the candidates. */
 const char *cg_stride(Cg *g, const Mesh *mesh, const Type *t, int64_t n);
+/* The same for a view of the buffer: by the sizes of either, whichever says it without a number. */
+const char *cg_view_stride(Cg *g, const Mesh *mesh, const Type *base, const Type *view,
+			   int64_t n);
 /* Elements of a type as a product of sizes; "1" for a scalar. */
 const char *cg_count(Cg *g, const Mesh *mesh, const Type *t);
 const char *cg_ctype(DType dt); /* "real", "double", "int32_t", "bool" */

@@ -168,6 +168,16 @@ cg_stride(Cg *g, const Mesh *mesh, const Type *t, int64_t n)
 }
 
 const char *
+cg_view_stride(Cg *g, const Mesh *mesh, const Type *base, const Type *view, int64_t n)
+{
+	const char *s = cg_stride(g, mesh, base, n), *v;
+
+	if (n == 1 || s[0] < '0' || s[0] > '9') return s;
+	v = cg_stride(g, mesh, view, n);
+	return v[0] >= '0' && v[0] <= '9' ? s : v;
+}
+
+const char *
 cg_count(Cg *g, const Mesh *mesh, const Type *t)
 {
 	const char *p = size_product(g, mesh, t, 0);

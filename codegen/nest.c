@@ -70,16 +70,11 @@ lin_is_const(const Lin *x)
 	return x->deps == 0 && x->nterms == 0 && x->mb == 0;
 }
 
-/* A stride by the sizes of the buffer, or of the view it is seen through. */
 static const char *
 stride_text(Nest *n, int64_t c, const Type *t, const Type *view)
 {
-	const char *s = t ? cg_stride(n->c->g, n->c->mesh, t, c) : NULL;
-
-	if (!s) return cg_text(n->c->g->a, "%" PRId64, c);
-	if (view && s[strcspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0')
-		return cg_stride(n->c->g, n->c->mesh, view, c);
-	return s;
+	return t ? cg_view_stride(n->c->g, n->c->mesh, t, view ? view : t, c)
+		 : cg_text(n->c->g->a, "%" PRId64, c);
 }
 
 static void
