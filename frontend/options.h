@@ -10,10 +10,10 @@ typedef enum Command { CMD_compile, CMD_eval } Command;
 
 struct Options {
 	Command command;
-	const char *file;      /* .gdl, or a dump of any level (.gir) */
-	const char *out;       /* -o DIR */
-	const char *target;    /* "host" */
-	const char *emit;      /* ast, a level, or plan text; NULL: programs */
+	const char *file;   /* .gdl, or a dump of any level (.gir) */
+	const char *out;    /* -o DIR */
+	const char *target; /* "host" */
+	const char *emit;   /* ast, a level, or plan text; NULL: programs */
 	const char *stop_after, *dump, *dump_dir;
 	const char *plan, *cluster;
 	const char *recompute, *precision, *memory;

@@ -13,7 +13,7 @@
 
 #if defined(__GNUC__)
 #define GV_PRINTF(a, b) __attribute__((format(printf, a, b)))
-#define GV_NORETURN __attribute__((noreturn))
+#define GV_NORETURN     __attribute__((noreturn))
 #else
 #define GV_PRINTF(a, b)
 #define GV_NORETURN
@@ -22,7 +22,7 @@
 #define COUNTOF(a) (sizeof(a) / sizeof(*(a)))
 
 /* ---- arena.c: bump arenas, the only place of the compiler that calls malloc ----
- * Memory is zeroed, aligned to 16 bytes, and freed all at once. Out of memory is one line and exit(1).
+ * Memory is zeroed, aligned to 16 bytes, and freed all at once. Out of memory is one line and the end.
  * With -DGV_HARD every object is its own malloc, so that address sanitisers see each one. */
 typedef struct Arena Arena;
 
@@ -35,16 +35,16 @@ void *arena_dup(Arena *a, const void *src, size_t bytes);
 void *arena_grow(Arena *a, const void *old, size_t old_n, size_t new_n, size_t elem_bytes);
 size_t arena_bytes(const Arena *a); /* bytes in use, for --time */
 
-#define NEW(arena, T) ((T *)arena_alloc(arena, sizeof(T)))
+#define NEW(arena, T)      ((T *)arena_alloc(arena, sizeof(T)))
 #define NEW_N(arena, T, n) ((T *)arena_alloc(arena, sizeof(T) * (size_t)(n)))
 /* Appends to an arena array kept as pointer p, count n, capacity cap. */
-#define PUSH(arena, p, n, cap, value)                                                              \
-	do {                                                                                       \
-		if ((n) == (cap)) {                                                                \
-			(cap) = (cap) ? (cap)*2 : 8;                                               \
-			(p) = arena_grow(arena, p, n, cap, sizeof *(p));                           \
-		}                                                                                  \
-		(p)[(n)++] = (value);                                                              \
+#define PUSH(arena, p, n, cap, value)                                    \
+	do {                                                             \
+		if ((n) == (cap)) {                                      \
+			(cap) = (cap) ? (cap)*2 : 8;                     \
+			(p) = arena_grow(arena, p, n, cap, sizeof *(p)); \
+		}                                                        \
+		(p)[(n)++] = (value);                                    \
 	} while (0)
 
 /* ---- intern.c: strings <-> Name; equality is ==; 0 is no name; numbered in order of first use ---- */
@@ -55,7 +55,8 @@ Names *names_new(Arena *a);
 Name name_of(Names *n, const char *s);
 Name name_of_n(Names *n, const char *s, size_t len);
 Name name_fmt(Names *n, const char *fmt, ...) GV_PRINTF(2, 3);
-const char *name_str(const Names *n, Name name); /* "" for 0; NUL-terminated, lives as long as the table */
+const char *name_str(const Names *n,
+		     Name name); /* "" for 0; NUL-terminated, lives as long as the table */
 
 /* ---- buf.c: growing text ---- */
 typedef struct Buf {
@@ -112,9 +113,9 @@ bool diag_stop(const Diag *d);  /* 20 errors: stop */
 void ice_context(const char *pass); /* set by the pass runner; a static string */
 GV_NORETURN void ice(const char *file, int line, const char *fmt, ...) GV_PRINTF(3, 4);
 #define ICE(...) ice(__FILE__, __LINE__, __VA_ARGS__)
-#define ENSURE(cond, ...)                                                                          \
-	do {                                                                                       \
-		if (!(cond)) ICE(__VA_ARGS__);                                                     \
+#define ENSURE(cond, ...)                      \
+	do {                                   \
+		if (!(cond)) ICE(__VA_ARGS__); \
 	} while (0)
 
 #endif

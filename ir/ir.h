@@ -11,6 +11,8 @@
 
 #include "ir/base.h"
 
+/* clang-format off: a field and what it means stay on one line */
+
 enum {
 	IR_VERSION = 1,
 	MAX_AXES = 12,  /* of one tensor */

@@ -191,10 +191,13 @@ memory_limit(const Ctx *c)
 	return (int64_t)pages / 10 * 8 * (int64_t)bytes;
 }
 
-/* Nothing fits: the program is made all the same (for a larger machine), and says so. */
-static void
-warn_too_large(const Search *s, const Choice *t)
+/* Nothing fits. A limit that was given is an error; this machine's own is a warning, since programs are also made for
+ * other machines. Returns whether to go on. */
+static bool
+report_too_large(const Search *s, const Choice *t)
 {
+	void (*say)(Diag *, Loc, const char *, ...) =
+	    s->c->memory_bytes > 0 ? diag_error : diag_warn;
 	Buf need, have, state;
 	Buf *all[] = {&need, &have, &state};
 	for (size_t i = 0; i < COUNTOF(all); i++)
@@ -205,12 +208,13 @@ warn_too_large(const Search *s, const Choice *t)
 	buf_bytes(&need, t->arena);
 	buf_bytes(&have, s->limit);
 	buf_bytes(&state, params);
-	diag_warn(s->c->diag, (Loc){0},
-		  "no plan fits the memory: %s with %" PRIu32
-		  " microbatch%s and recompute %s, of %s; "
-		  "the parameters alone take %s, and their gradients and optimizer state as "
-		  "much again each",
-		  need.s, t->mb, t->mb == 1 ? "" : "es", recompute_str[t->rc], have.s, state.s);
+	say(s->c->diag, (Loc){0},
+	    "no plan fits the memory: the smallest takes %s (%" PRIu32
+	    " microbatch%s, recompute %s), of %s; the parameters alone take %s, and their "
+	    "gradients and "
+	    "each of the optimizer's moments as much again",
+	    need.s, t->mb, t->mb == 1 ? "" : "es", recompute_str[t->rc], have.s, state.s);
+	return s->c->memory_bytes <= 0;
 }
 
 /* ---- a given plan ---- */
@@ -266,7 +270,7 @@ pass_plan(Ctx *c, Module *m)
 	Search s = {.c = c, .m = m, .limit = memory_limit(c), .explain = c->explain};
 	if (!usable_counts(&s)) return false;
 	Choice best = search(&s);
-	if (best.arena > s.limit) warn_too_large(&s, &best);
+	if (best.arena > s.limit && !report_too_large(&s, &best)) return false;
 	set_plan(c, m, best.mb,
 		 best.rc); /* one that does not lower is refused by spmd, at its place */
 	return true;

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off: a field and what it means stay on one line */
+
 #define GVRT_ABI 1
 
 #ifdef GVRT_F64

@@ -13,8 +13,8 @@
 #   fuzz/NAME               fuzzers of the readers, FUZZ_SECONDS each (default 10)
 set -u
 cd "$(dirname "$0")/.." || exit 1
-BUILD=${BUILD:-build}
-export BUILD GV="$PWD/$BUILD/galvatronc" FUZZ_SECONDS=${FUZZ_SECONDS:-10} UPDATE=0
+BUILD=$(realpath "${BUILD:-build}")
+export BUILD GV="$BUILD/galvatronc" FUZZ_SECONDS=${FUZZ_SECONDS:-10} UPDATE=0
 jobs=2 pattern=
 while [ $# -gt 0 ]; do
 	case "$1" in

@@ -1,1 +1,1 @@
-dump.gir --set seq=4
+dump.gir --set seq=4 --emit=gir
