@@ -11,7 +11,8 @@
 
 #include "ir/base.h"
 
-/* clang-format off: a field and what it means stay on one line */
+/* A field and what it means stay on one line. */
+/* clang-format off */
 
 enum {
 	IR_VERSION = 1,

@@ -12,7 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* clang-format off: a field and what it means stay on one line */
+/* A field and what it means stay on one line. */
+/* clang-format off */
 
 #define GVRT_ABI 1
 
