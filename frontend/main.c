@@ -122,6 +122,7 @@ static int
 emit_level(const Options *o)
 {
 	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
+	if (strcmp(o->emit, "plan-text") == 0) return LV_plan;
 	int level = 0;
 	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
 		level++;
@@ -199,7 +200,7 @@ run(Ctx *c, const Options *o)
 	const int level = emit_level(o);
 	if (level == LV_COUNT)
 		return bad_value("--emit", o->emit,
-				 "ast, graph, train, plan, spmd, sched, mem or gir");
+				 "ast, graph, train, plan, plan-text, spmd, sched, mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=LEVEL prints one\n");
@@ -212,7 +213,10 @@ run(Ctx *c, const Options *o)
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);
-		ir_print(m, &b);
+		if (strcmp(o->emit, "plan-text") == 0)
+			plan_print(m, &b);
+		else
+			ir_print(m, &b);
 		fwrite(b.s, 1, b.n, stdout);
 		return 0;
 	}

@@ -41,7 +41,8 @@ static const OptDef defs[] = {
     {"--cluster", "FILE", TEXT(cluster),
      "plan for the machine this describes; needs a release with many ranks"},
     {"--emit", "WHAT", TEXT(emit),
-     "print ast, graph, train, plan, spmd, sched, mem or gir (as far as it went) and stop"},
+     "print ast, graph, train, plan, plan-text (a file for --plan), spmd, sched, mem or "
+     "gir (as far as it went) and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
     {"-d", "PASS,..", TEXT(dump),
      "print the module after these passes (all: every one) on stderr"},

@@ -3,7 +3,7 @@
 # usage: tests/demo.sh [STEPS]      BUILD names the build folder
 set -eu
 cd "$(dirname "$0")/.."
-BUILD=${BUILD:-build} steps=${1:-1000}
+BUILD=${BUILD:-build} steps=${1:-600}
 dir=$BUILD/demo
 mkdir -p "$dir"
 
@@ -22,4 +22,4 @@ echo "+ make -C $dir/out"
 make -s -C "$dir/out"
 echo "+ $dir/out/stage_0 --data $dir/train.txt --val-data $dir/val.txt --steps $steps ..."
 "$dir/out/stage_0" --data "$dir/train.txt" --val-data "$dir/val.txt" --steps "$steps" --log-every $((steps / 20)) \
-	--eval-every $((steps / 4)) --checkpoint "$dir/checkpoints" --sample 400 --prompt "The " --temperature 0.8 --top-k 40
+	--eval-every $((steps / 4)) --checkpoint "$dir/checkpoints" --sample 300 --prompt "The " --temperature 0.8 --top-k 40
