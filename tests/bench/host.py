@@ -105,6 +105,37 @@ def flops(dims):
     return B * S * (6 * (12 * L * C * C + V * C) + 6 * L * C * S)
 
 
+START = ("rt_normal", "sincos", "fill_normal", "__ieee754_log", "log@@", "fill_", "clear_page", "asm_exc", "rt_", "pool_", "page", "folio")
+
+
+def breakdown(program, data, work):
+    """Where a step's time goes, by perf's samples of one thread; drawing the initial weights is left out."""
+    out = f"{work}/perf.data"
+    try:
+        subprocess.run(["perf", "record", "-q", "-o", out, program, "--data", data, "--data-format", "u16", "--steps", "6",
+                        "--threads", "1", "--quiet"], check=True, capture_output=True)
+        text = subprocess.run(["perf", "report", "-i", out, "--stdio", "-F", "overhead,dso,symbol"], capture_output=True,
+                              text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "  (perf is not installed or not allowed: no breakdown)"
+    parts = {}
+    for line in text.splitlines():
+        f = line.split()
+        if len(f) < 4 or not f[0].endswith("%"):
+            continue
+        symbol = f[3].split(".")[0]
+        if symbol.startswith(START):
+            continue
+        if "openblas" in f[1]:
+            symbol = "BLAS kernels" if "_kernel" in symbol else "BLAS packing"
+        elif symbol in ("forward_block", "backward_block"):
+            symbol = "attention (without its products)"
+        parts[symbol] = parts.get(symbol, 0) + float(f[0][:-1])
+    total = sum(parts.values())
+    rows = sorted(parts.items(), key=lambda x: -x[1])[:10]
+    return "  of one thread's time: " + ", ".join(f"{k} {v / total * 100:.1f} %" for k, v in rows if v / total > 0.004)
+
+
 def measure(runners, rounds):
     times = {k: [] for k in runners}
     thrown = 0
@@ -159,6 +190,8 @@ def main():
                 v = sorted(times[k])
                 print(f"  {k:11} {med[k] * 1e3:9.1f} ms  ({v[0] * 1e3:.1f} .. {v[-1] * 1e3:.1f})  {B * S / med[k]:9.0f} tok/s"
                       f"  {flops(dims) / med[k] / 1e9:6.1f} GFLOP/s  {floor / med[k] * 100:5.1f} % of the ceiling")
+            if threads == 1:
+                print(breakdown(f"{o.work}/gpt-{L}-{C}-1/stage_0", f"{o.work}/tokens-{V}.bin", o.work))
             print(f"  ratio against the faster peer: {best / med['galvatronc']:.2f}x   ({thrown} disturbed steps thrown away)", flush=True)
     print(f"\nworst ratio {worst:.2f}x")
 
