@@ -111,7 +111,7 @@ def flops(dims):
     return B * S * (6 * (12 * L * C * C + V * C) + 6 * L * C * S)
 
 
-START = ("rt_normal", "sincos", "fill_normal", "__ieee754_log", "log@@", "fill_", "clear_page", "asm_exc", "rt_", "pool_", "page", "folio")
+START = ("rt_normal", "sincos", "memset", "ieee754_log", "log@@", "fill_", "clear_page", "asm_exc", "rt_", "pool_", "page", "folio")
 
 
 def breakdown(program, data, work):
@@ -130,7 +130,7 @@ def breakdown(program, data, work):
         if len(f) < 4 or not f[0].endswith("%"):
             continue
         symbol = f[3].split(".")[0]
-        if symbol.startswith(START):
+        if symbol.lstrip("_").startswith(START):
             continue
         if "openblas" in f[1]:
             symbol = "BLAS kernels" if "_kernel" in symbol else "BLAS packing"
