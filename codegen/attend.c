@@ -264,8 +264,9 @@ put_descriptor(Attend *t, const Access *q, const Access *k, const Access *v, con
 	const char *site = c->drop[t->op - c->b->ops];
 	Access x;
 
+	t->name = scope_take(scope_new(c->g->a, c->scope), "attention");
 	bc_line(c, "{");
-	put_line(&c->text, c->depth + 1, "const GvAttention attention = {");
+	put_line(&c->text, c->depth + 1, "const GvAttention %s = {", t->name);
 	if (t->outer.n) {
 		Buf b;
 
@@ -361,9 +362,8 @@ emit_attention(CgBody *c, uint32_t n)
 		attend_plain(&t);
 	} else {
 		put_line(&c->text, c->depth + 1, "};");
-		put_line(&c->text, c->depth + 1,
-			 "gv_attention(&attention, %s, %s, %s, %s, %s);", pq, pk, pv, to_o->ptr,
-			 to_lse ? to_lse->ptr : "NULL");
+		put_line(&c->text, c->depth + 1, "gv_attention(&%s, %s, %s, %s, %s, %s);",
+			 t.name, pq, pk, pv, to_o->ptr, to_lse ? to_lse->ptr : "NULL");
 		bc_line(c, "}");
 	}
 	for (int j = 0; j < op->nout; j++)
@@ -440,11 +440,10 @@ emit_attention_grad(CgBody *c, uint32_t n)
 		attend_plain_grad(&t);
 	} else {
 		put_line(&c->text, c->depth + 1, "};");
-		put_line(
-		    &c->text, c->depth + 1,
-		    "gv_attention_grad(&attention, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
-		    pq, pk, pv, po, pl, pd, to[0]->ptr, to[1]->ptr, to[2]->ptr,
-		    to[3] ? to[3]->ptr : "NULL");
+		put_line(&c->text, c->depth + 1,
+			 "gv_attention_grad(&%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
+			 t.name, pq, pk, pv, po, pl, pd, to[0]->ptr, to[1]->ptr, to[2]->ptr,
+			 to[3] ? to[3]->ptr : "NULL");
 		bc_line(c, "}");
 	}
 	for (int j = 0; j < op->nout; j++)

@@ -17,6 +17,7 @@ typedef struct Attend {
 	Axis query;       /* NO_AXIS: one query */
 	Type outer_types; /* uses of the outer axes */
 	bool misfit;      /* the kernel cannot take this layout */
+	const char *name; /* of the descriptor, in a block of its own */
 } Attend;
 
 /* Row-major places of dropout draws among the scores of the whole model: strides of the rows' axes, of keys, and times mb. */

@@ -255,7 +255,7 @@ emit_topk(CgBody *c, uint32_t k)
 	if (!n) bc_line(c, "{");
 	d = c->depth + (n ? n : 1);
 	put_line(&c->text, d, "%s %s[%s];", cg_ctype(t->dt), best, kept);
-	put_line(&c->text, d, "int32_t %s[%s];", which, kept);
+	put_line(&c->text, d, "int32_t %s[%s] = {0};", which, kept);
 	plain_open(c, t, &rows, d, false);
 	put_line(&c->text, d + 1, "const %s %s = %s;", cg_ctype(t->dt), x,
 		 plain_element(c, op->in[0], &in, NULL, 0));

@@ -152,7 +152,11 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 	buf_printf(out, "},\n\t .init = %s, .a = ", init[p->init]);
 	put_number(out, a);
 	buf_puts(out, ", .b = ");
-	put_number(out, p->init == INIT_const ? 0 : p->init_b);
+	if (p->init ==
+	    INIT_const) /* a tensor holds all entries of `per`, one after the other */
+		put_number(out, p->per.i ? (double)r->stride : 0);
+	else
+		put_number(out, p->init_b);
 	buf_puts(out, ", .decay = ");
 	put_number(out, p->decay);
 	buf_puts(out, ", .lr = ");

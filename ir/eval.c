@@ -30,28 +30,53 @@ eval_make(const Module *m, const EvalOptions *o, Diag *d)
 	return e;
 }
 
-/* First values: drawn from (seed, name, element), or a constant, or a constant tensor broadcast to the axes. */
+/* First values that are drawn, from (seed, name of the file entry, element of it). */
+static void
+draw_param(const Eval *e, uint32_t param, double *x, int64_t n)
+{
+	const Param *p = &e->m->params[param];
+	const char *name = name_str(e->m->names, p->name), *open = strchr(name, '{'),
+		   *close = open ? strchr(open, '}') : NULL;
+	int64_t shape[MAX_AXES], entries;
+	int ndims;
+	Arena *tmp = arena_new();
+
+	entries = ir_param_entries(e->m, param, shape, &ndims);
+	for (int64_t i = 0; i < entries; i++) {
+		uint64_t key;
+		Buf b;
+
+		buf_init(&b, tmp);
+		if (p->per.i && close)
+			buf_printf(&b, "%.*s%lld%s", (int)(open - name), name, (long long)i,
+				   close + 1);
+		else
+			buf_puts(&b, name);
+		key = rng_key(e->o.seed, b.s);
+		for (int64_t k = 0; k < n / entries; k++)
+			*x++ = p->init == INIT_normal
+				   ? p->init_a * rng_normal(key, (uint64_t)k)
+				   : p->init_a + (p->init_b - p->init_a) *
+						     rng_uniform(key, (uint64_t)k);
+	}
+	arena_free(tmp);
+}
+
+/* First values: drawn, or a constant, or a constant tensor broadcast to the axes. */
 static bool
 init_param(Eval *e, uint32_t param)
 {
 	const Module *m = e->m;
 	const Param *p = &m->params[param];
 	Tensor t = eval_tensor(m, NULL, NULL, &p->type);
-	uint64_t key = rng_key(e->o.seed, name_str(m->names, p->name));
 	Arena *tmp = arena_new();
 	bool ok = true;
 
 	t.x = NEW_N(tmp, double, t.n + 1);
-	for (int64_t i = 0; i < t.n; i++)
-		switch (p->init) {
-		case INIT_value: t.x[i] = p->init_a; break;
-		case INIT_normal: t.x[i] = p->init_a * rng_normal(key, (uint64_t)i); break;
-		case INIT_uniform:
-			t.x[i] =
-			    p->init_a + (p->init_b - p->init_a) * rng_uniform(key, (uint64_t)i);
-			break;
-		case INIT_const: break;
-		}
+	if (p->init == INIT_value)
+		for (int64_t i = 0; i < t.n; i++)
+			t.x[i] = p->init_a;
+	if (p->init == INIT_normal || p->init == INIT_uniform) draw_param(e, param, t.x, t.n);
 	if (p->init == INIT_const) {
 		uint32_t k = (uint32_t)p->init_a;
 		Tensor table = eval_tensor(m, NULL, NULL, &m->consts[k]);

@@ -32,7 +32,7 @@ typedef struct GvrtParam {
 	uint8_t ndims;      /* of the checkpoint entry; at most 12 */
 	int64_t dims[12];
 	enum { GVRT_VALUE, GVRT_NORMAL, GVRT_UNIFORM, GVRT_TABLE } init;
-	double a, b;        /* value | std | low, high; TABLE: a = byte offset of the constant tensor */
+	double a, b;        /* value | std | low, high; TABLE: a = byte offset of the constant tensor, b = from one entry to the next */
 	double decay, lr;   /* factors on the optimizer's settings; lr 0: frozen */
 	const int64_t *perm; /* reserved: NULL */
 } GvrtParam;

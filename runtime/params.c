@@ -82,7 +82,7 @@ params_init(GvrtRun *r, const GvrtProgram *p)
 			case GVRT_NORMAL: fill_normal(w, q->count, key, q->a); break;
 			case GVRT_UNIFORM: fill_uniform(w, q->count, key, q->a, q->b); break;
 			case GVRT_TABLE:
-				memcpy(w, r->arena + (int64_t)q->a,
+				memcpy(w, r->arena + (int64_t)q->a + i * (int64_t)q->b,
 				       (size_t)q->count * sizeof(real));
 				break;
 			}
