@@ -100,11 +100,12 @@ count_cost(Ctx *c, Module *m, Lowered *l)
 }
 
 static Lowered *
-lower_new(Ctx *c, Module *m, uint32_t type, const Strategy *s)
+lower_new(Ctx *c, Module *m, uint32_t type, uint64_t pending, const Strategy *s)
 {
 	Lowered *l = NEW(m->arena, Lowered);
 	Body *body[BK_COUNT] = {0};
 	l->type = type;
+	l->pending = pending;
 	l->strategy = *s;
 	l->layer = m->types[type];
 	LayerType *t = &l->layer;
@@ -116,7 +117,7 @@ lower_new(Ctx *c, Module *m, uint32_t type, const Strategy *s)
 		l->body[k] = body_copy(m->arena, &m->bodies[t->body[k]]);
 		body[k] = &l->body[k];
 	}
-	if (!shard_type(c, m, s->mesh, type, t, body)) return NULL;
+	if (!shard_type(c, m, s->mesh, type, pending, t, body)) return NULL;
 	for (int k = 0; k < BK_COUNT; k++)
 		t->flops[k] = body[k] ? cost_body(m, body[k]).flops : 0;
 	remat_type(c, m, s->recompute, t, body);
@@ -130,12 +131,14 @@ lower_new(Ctx *c, Module *m, uint32_t type, const Strategy *s)
 }
 
 Lowered *
-lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, const Strategy *s)
+lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, uint64_t pending,
+	   const Strategy *s)
 {
 	for (uint32_t i = 0; i < memo->n; i++)
-		if (memo->l[i]->type == type && same_strategy(&memo->l[i]->strategy, s))
+		if (memo->l[i]->type == type && memo->l[i]->pending == pending &&
+		    same_strategy(&memo->l[i]->strategy, s))
 			return memo->l[i];
-	Lowered *l = lower_new(c, m, type, s);
+	Lowered *l = lower_new(c, m, type, pending, s);
 	if (l) PUSH(m->arena, memo->l, memo->n, memo->cap, l);
 	return l;
 }
@@ -149,6 +152,9 @@ link_type(Module *m, const Lowered *l, bool first)
 	if (!first) {
 		t.name = name_fmt(m->names, "%s.%s", name_str(m->names, t.name),
 				  recompute_str[l->strategy.recompute]);
+		if (l->pending)
+			t.name = name_fmt(m->names, "%s.p%llx", name_str(m->names, t.name),
+					  (unsigned long long)l->pending);
 		if (l->strategy.mesh)
 			t.name = name_fmt(m->names, "%s.m%u", name_str(m->names, t.name),
 					  l->strategy.mesh);
@@ -170,27 +176,26 @@ link_type(Module *m, const Lowered *l, bool first)
 	return m->ntypes - 1;
 }
 
-/* A sum over the batch handed to another layer would be used before it is whole. */
+/* Which arguments of an instance are sums over the batch; of[]: the lowered objects of those before it. */
 static bool
-check_edges(Ctx *c, const Module *m)
+pending_args(Ctx *c, const Module *m, const LowerMemo *memo, const uint32_t *of,
+	     const Instance *n, uint64_t *pending)
 {
-	for (uint32_t i = 0; i < m->ninsts; i++) {
-		const Instance *n = &m->insts[i];
-		for (uint16_t a = 0; a < m->types[n->type].nargs; a++) {
-			if (n->args[a].kind != REF_result) continue;
-			const LayerType *t = &m->types[m->insts[n->args[a].i].type];
-			const Body *f = &m->bodies[t->body[BK_F]];
-			const Port *out = ir_find_port(f, PORT_out, n->args[a].result);
-			if (!out || !val_type(f, out->v)->partial) continue;
-			if (c->diag)
-				diag_error(
-				    c->diag, n->loc,
-				    "'%s' is given a sum over the batch: it ties the samples "
-				    "together, "
-				    "so that the batch cannot be split into microbatches",
-				    name_str(m->names, n->name));
-			return false;
-		}
+	*pending = 0;
+	for (uint16_t a = 0; a < m->types[n->type].nargs; a++) {
+		if (n->args[a].kind != REF_result) continue;
+		const Lowered *from = memo->l[of[n->args[a].i]];
+		const Port *out = ir_find_port(&from->body[BK_F], PORT_out, n->args[a].result);
+		if (!out || !val_type(&from->body[BK_F], out->v)->partial) continue;
+		*pending |= UINT64_C(1) << (a & 63);
+		if (a < 64) continue;
+		if (c->diag)
+			diag_error(
+			    c->diag, n->loc,
+			    "'%s' is given a sum over the batch behind 64 arguments: the "
+			    "batch cannot be split into microbatches",
+			    name_str(m->names, n->name));
+		return false;
 	}
 	return true;
 }
@@ -205,7 +210,9 @@ lower_link(Ctx *c, Module *m, LowerMemo *memo)
 	for (uint32_t r = 0; r < m->plan.nruns; r++) {
 		const Strategy *s = &m->plan.runs[r];
 		for (uint32_t i = s->first; i < s->first + s->count && i < m->ninsts; i++) {
-			Lowered *l = lower_type(c, m, memo, m->insts[i].type, s);
+			uint64_t pending;
+			if (!pending_args(c, m, memo, of, &m->insts[i], &pending)) return false;
+			Lowered *l = lower_type(c, m, memo, m->insts[i].type, pending, s);
 			if (!l) return false;
 			while (memo->l[of[i]] != l)
 				of[i]++;
@@ -221,7 +228,7 @@ lower_link(Ctx *c, Module *m, LowerMemo *memo)
 		m->insts[i].type = linked[of[i]] - 1;
 	}
 	if (m->const_body) fuse_body(c, m, &m->bodies[m->const_body]);
-	return check_edges(c, m);
+	return true;
 }
 
 /* requires: LV_plan. */

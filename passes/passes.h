@@ -121,7 +121,8 @@ bool pass_plan(Ctx *c, Module *m);
 /* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what
  * they cost. */
 typedef struct Lowered {
-	uint32_t type; /* of the module that was lowered */
+	uint32_t type;    /* of the module that was lowered */
+	uint64_t pending; /* bit a: argument a is a sum over the batch, of one microbatch */
 	Strategy strategy;
 	Body body[BK_COUNT]; /* ops == NULL and no ports: there is none */
 	bool has[BK_COUNT];
@@ -139,7 +140,8 @@ typedef struct LowerMemo {
 	Lowered **l;
 	uint32_t n, cap;
 } LowerMemo;
-Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, const Strategy *s);
+Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, uint64_t pending,
+		    const Strategy *s);
 /* Links lowered types into the module and raises it to LV_spmd. */
 bool lower_link(Ctx *c, Module *m, LowerMemo *memo);
 bool pass_spmd(Ctx *c, Module *m);
@@ -162,7 +164,7 @@ bool body_is_out(const Body *b, Val v); /* an out-port names it */
 
 /* Which axes are split over microbatches, what is pending: writes the value types of the
  * bodies of one layer type. */
-bool shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t,
+bool shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, uint64_t pending, LayerType *t,
 		Body *body[BK_COUNT]);
 
 /* remat.c */

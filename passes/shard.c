@@ -18,6 +18,7 @@ typedef struct Shard {
 	Body *b;
 	bool *split; /* [naxes] */
 	int64_t degree;
+	uint64_t pending; /* arguments that are sums over the batch */
 } Shard;
 
 typedef bool ShardRule(Shard *s, const Op *op, uint32_t at);
@@ -359,6 +360,8 @@ in_ports(Shard *s, const LayerType *t, const Body *f)
 			return refuse(s, (Loc){0},
 				      p->kind == PORT_weight ? "a parameter has the axis batch"
 							     : "a constant has the axis batch");
+		if (p->kind == PORT_arg && p->slot < 64)
+			set_pending(s, p->v, s->pending >> p->slot & 1);
 		if (p->kind == PORT_saved) *type = t->saved[p->slot];
 		if (p->kind == PORT_carry) *type = t->carry[p->slot];
 		if (p->kind == PORT_cot &&
@@ -372,8 +375,8 @@ in_ports(Shard *s, const LayerType *t, const Body *f)
 }
 
 /* Gradients of what is whole are pending; a gradient that does not depend on the batch gives
- * its share. */
-static void
+ * its share. Gradients of what is pending are whole. */
+static bool
 out_ports(Shard *s, LayerType *t, const Body *f)
 {
 	for (uint32_t i = 0; i < s->b->nports; i++) {
@@ -381,12 +384,17 @@ out_ports(Shard *s, LayerType *t, const Body *f)
 		bool want = p->kind == PORT_dw;
 		if (p->kind == PORT_dx && f) {
 			const Port *arg = ir_find_port(f, PORT_arg, p->slot);
-			want = arg && !is_split(s, &f->vals[arg->v.i].type);
+			bool part = arg && f->vals[arg->v.i].type.partial & 1u << MB;
+			want = arg && !part && !is_split(s, &f->vals[arg->v.i].type);
+			if (part && pending(s, p->v))
+				return refuse(s, val_op(s->b, p->v)->loc,
+					      "this is not linear in a sum over the batch");
 		}
 		if (want && !pending(s, p->v)) p->v = share(s, p->v, s->b->nops);
 		if (p->kind == PORT_save) t->saved[p->slot] = *val_type(s->b, p->v);
 		if (p->kind == PORT_carry_out) t->carry[p->slot] = *val_type(s->b, p->v);
 	}
+	return true;
 }
 
 static bool
@@ -403,8 +411,7 @@ shard_body(Shard *s, LayerType *t, const Body *f)
 		if (!shard_rule[code](s, &op, i)) return false;
 		i += b->nops - before;
 	}
-	out_ports(s, t, f);
-	return true;
+	return out_ports(s, t, f);
 }
 
 /* A report is summed over microbatches, so one that does not depend on the batch gives its
@@ -446,9 +453,11 @@ reported(const Module *m, uint32_t type, uint16_t slot)
  * are followed.
  */
 bool
-shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, LayerType *t, Body *body[BK_COUNT])
+shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, uint64_t pending, LayerType *t,
+	   Body *body[BK_COUNT])
 {
-	Shard s = {c, m, NULL, NULL, m->plan.meshes[mesh].ax[MB].degree};
+	Shard s = {
+	    .c = c, .m = m, .degree = m->plan.meshes[mesh].ax[MB].degree, .pending = pending};
 	for (int k = 0; k < BK_COUNT; k++)
 		if (body[k]) body[k]->mesh = mesh;
 	if (s.degree <= 1) return true;
