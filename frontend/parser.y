@@ -220,6 +220,8 @@ yyreport_syntax_error(const yypcontext_t *c, yyscan_t scanner, Parse *p)
 	for (int i = 0; i < n; i++)
 		buf_printf(&b, "%s%s", i == 0 ? "; expected " : i == n - 1 ? " or " : ", ",
 		    yysymbol_name(want[i]));
+	if (got == YYSYMBOL_AS)
+		buf_puts(&b, "; it follows the arguments of a call: (f(x) as \"name\")[a -> b]");
 	ast_error(p, at, "%s", b.s);
 	return 0;
 }
