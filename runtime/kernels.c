@@ -8,6 +8,7 @@
 
 #include <cblas.h>
 #include <omp.h>
+#include <string.h>
 
 #ifdef GVRT_F64
 #define GEMM cblas_dgemm
@@ -41,6 +42,45 @@ part_start(int64_t n, int parts, int k)
 	return at < n ? at : n;
 }
 
+/* c = a b + beta c, row by row: for the few small shapes below. */
+static void
+small_product(int64_t m, int64_t n, int64_t k, const real *a, int64_t lda, const real *b,
+	      int64_t ldb, real beta, real *c, int64_t ldc)
+{
+	for (int64_t i = 0; i < m; i++) {
+		real *restrict row = c + i * ldc;
+		if (beta == 0) memset(row, 0, (size_t)n * sizeof *row);
+		for (int64_t p = 0; p < k; p++) {
+			const real x = a[i * lda + p], *restrict from = b + p * ldb;
+#pragma omp simd
+			for (int64_t j = 0; j < n; j++)
+				row[j] += x * from[j];
+		}
+	}
+}
+
+/* OpenBLAS 0.3.21 has kernels for small products without transposes that call malloc for ragged edges, and a step must
+ * not allocate. Found by counting over all shapes: a row left over 4, or columns left over one vector, up to half of it. */
+static bool
+blas_allocates(bool ta, bool tb, int64_t m, int64_t n, int64_t k)
+{
+	enum { LANES = 64 / sizeof(real) };
+	return !ta && !tb && m * n * k <= 1000000 &&
+	       (m % 4 != 0 || (n % LANES != 0 && n % LANES <= LANES / 2));
+}
+
+static void
+product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
+	const real *b, int64_t ldb, real beta, real *c, int64_t ldc)
+{
+	if (blas_allocates(ta, tb, m, n, k))
+		small_product(m, n, k, a, lda, b, ldb, beta, c, ldc);
+	else
+		GEMM(CblasRowMajor, ta ? CblasTrans : CblasNoTrans,
+		     tb ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1, a, (int)lda, b,
+		     (int)ldb, beta, c, (int)ldc);
+}
+
 /* The BLAS is always called by one thread: its own threading allocates memory at every call, and with it results would
  * depend on the number of threads. */
 void
@@ -55,10 +95,8 @@ gv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const real *a, int64_
 		const int64_t m0 = part_start(m, g.rows, i), m1 = part_start(m, g.rows, i + 1);
 		const int64_t n0 = part_start(n, g.cols, j), n1 = part_start(n, g.cols, j + 1);
 		if (m0 == m1 || n0 == n1) continue;
-		GEMM(CblasRowMajor, ta ? CblasTrans : CblasNoTrans,
-		     tb ? CblasTrans : CblasNoTrans, (int)(m1 - m0), (int)(n1 - n0), (int)k, 1,
-		     a + m0 * (ta ? 1 : lda), (int)lda, b + n0 * (tb ? ldb : 1), (int)ldb, beta,
-		     c + m0 * ldc + n0, (int)ldc);
+		product(ta, tb, m1 - m0, n1 - n0, k, a + m0 * (ta ? 1 : lda), lda,
+			b + n0 * (tb ? ldb : 1), ldb, beta, c + m0 * ldc + n0, ldc);
 	}
 }
 

@@ -245,7 +245,8 @@ typedef struct GvAttention {
 	uint32_t threshold; /* of gv_bits; 0: none */
 	real inv_keep;
 	int64_t drop_outer[8], drop_q, drop_base;
-	const struct GvAttentionGrad *grad; /* gv_attention_grad: NULL: dout is laid out as o; dq, dk, dv as q, k, v */
+	const struct GvAttentionGrad
+	    *grad; /* gv_attention_grad: NULL: dout is laid out as o; dq, dk, dv as q, k, v */
 } GvAttention;
 
 /* Strides of the gradients where they differ from what they are gradients of (q, k, v are often views of one packed

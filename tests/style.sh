@@ -40,7 +40,7 @@ man) # the manual pages parse, and name every option that --help names
 	command -v mandoc >/dev/null || { echo "mandoc is not installed"; exit 77; }
 	mandoc -T lint -W error frontend/galvatronc.1 || bad=1
 	for o in $("$GV" --help | sed -n 's/^  \(--\{0,1\}[a-z-]*\).*/\1/p'); do
-		mandoc -T ascii frontend/galvatronc.1 | col -b | grep -qF -- "$o" || complain "frontend/galvatronc.1 lacks $o"
+		mandoc -T ascii frontend/galvatronc.1 | sed 's/.\x08//g' | grep -qF -- "$o" || complain "frontend/galvatronc.1 lacks $o"
 	done
 	;;
 esac
