@@ -38,7 +38,7 @@ gv_exp(real x)
 	p = fmaf(p, r, 1.f);
 	p = fmaf(p, r, 1.f);
 	/* 2^k in two halves, so that the ends of the range neither overflow early nor lose denormals */
-	const float kc = k > 256.f ? 256.f : k < -256.f ? -256.f : k;
+	const float kc = !(k >= -250.f) ? -250.f : k > 250.f ? 250.f : k; /* NaN: in p */
 	const int32_t k0 = (int32_t)kc, k1 = k0 / 2, k2 = k0 - k1;
 	union {
 		int32_t i;
