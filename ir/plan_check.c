@@ -270,10 +270,14 @@ summary_memory(const Module *m, Buf *out)
 		const char *what;
 		int64_t from, to;
 	} part[] = {
-	    {"parameters", x->param, x->grad},  {"gradients", x->grad, x->m},
-	    {"optimizer", x->m, x->consts},     {"constants", x->consts, x->slots},
-	    {"activations", x->slots, x->cots}, {"cotangents", x->cots, x->carry},
-	    {"carried", x->carry, x->scratch},  {"scratch", x->scratch, x->arena_bytes},
+	    {"parameters", x->param, x->param + x->state_bytes},
+	    {"gradients", x->grad, x->grad < 0 ? -1 : x->grad + x->state_bytes},
+	    {"optimizer", x->m, x->m < 0 ? -1 : x->consts},
+	    {"constants", x->consts, x->slots},
+	    {"activations", x->slots, x->cots},
+	    {"cotangents", x->cots, x->carry},
+	    {"carried", x->carry, x->scratch},
+	    {"scratch", x->scratch, x->arena_bytes},
 	};
 	const char *gap = "";
 
@@ -312,7 +316,8 @@ plan_summary(const Module *m, Buf *out)
 	if (m->batch.i && p->microbatches) {
 		buf_puts(out, " of ");
 		buf_count(out, ir_extent(m, m->batch) / p->microbatches);
-		buf_puts(out, " samples");
+		buf_puts(out, ir_extent(m, m->batch) == (int64_t)p->microbatches ? " sample"
+										 : " samples");
 	}
 	buf_printf(out, ", %s%s\n", schedule_str[p->schedule],
 		   p->forward_only ? ", forward only" : "");
