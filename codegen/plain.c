@@ -16,10 +16,12 @@ plain_element(CgBody *c, Val v, const Access *x, const Place *places, int nplace
 	for (int k = 0; k < t->n; k++) {
 		const char *at = c->g->axis_var[t->ax[k].a.i];
 		int64_t s = x->stride[k];
+		bool placed =
+		    false; /* then it is read, or what it is read from would be unused */
 
 		for (int j = 0; j < nplaces; j++)
-			if (places[j].a.i == t->ax[k].a.i) at = places[j].at;
-		if (s == 0 || bc_extent(c, t, k) == 1) continue;
+			if (places[j].a.i == t->ax[k].a.i) at = places[j].at, placed = true;
+		if (s == 0 || (bc_extent(c, t, k) == 1 && !placed)) continue;
 		buf_printf(&b, "%s%s", b.n ? (s < 0 ? " - " : " + ") : s < 0 ? "-" : "", at);
 		if (s != 1 && s != -1)
 			buf_printf(&b, " * %s",

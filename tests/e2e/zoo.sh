@@ -55,3 +55,5 @@ emitted switch --microbatches=2 --recompute=full
 emitted experts
 emitted vitdrop --microbatches=3
 emitted names
+emitted pyramid
+emitted attentions --recompute=selective
