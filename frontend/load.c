@@ -199,7 +199,8 @@ elab_items(Elab *e)
 	}
 	e->model = train_precision(e, e->train ? e->train->c : NULL);
 	if (e->opt->precision) e->model = e->opt->precision;
-	if (e->opt->host && e->model == DT_bf16) e->model = DT_f32;
+	e->ctx->bf16_as_f32 = e->opt->host && e->model == DT_bf16;
+	if (e->ctx->bf16_as_f32) e->model = DT_f32;
 	e->high = e->model == DT_f64 ? DT_f64 : DT_f32;
 	for (const Node *n = e->user.items; n; n = n->next) {
 		if (n->kind == N_input) {

@@ -399,6 +399,7 @@ typedef struct Ctx {
 	uint32_t threads;      /* 0 = all */
 	int64_t memory_bytes;  /* limit of one rank's arena; 0 = 80 % of this machine's memory */
 	bool forward_only;
+	bool bf16_as_f32; /* set by the front end: the model says bf16, which the host computes in f32 */
 	const char *plan_path; /* --plan; NULL = search */
 	const char *cluster_path;
 	bool explain;          /* the plan pass says on stdout what it tried */

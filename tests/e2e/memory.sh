@@ -24,8 +24,10 @@ for model in gpt llama; do
 		[ "$one" -gt 0 ] && [ "$one" = "$many" ] || fail "$model $options: $one allocations in 1 step, $many in 9"
 	done
 done
-for model in gpt2 llama3; do
-	"$GV" models/$model.gdl --set batch=8 --memory=400GiB --emit=mem | awk -v m=$model '
-		/arena/ { for (i = 1; i < NF; i++) { if ($i == "arena" && !a) a = $(i + 1); if ($i == "live" && !l) l = $(i + 1) } }
-		END { printf "%s: arena %.0f, live %.0f: %.4f\n", m, a, l, a / l; exit !(a > 0 && l > 0 && a <= 1.02 * l) }' || fail "arena of $model"
+for model in gpt2 llama3 bert t5 vit demo; do
+	for mode in none selective full; do
+		"$GV" models/$model.gdl --set batch=8 --memory=400TB --microbatches=1 --recompute=$mode --emit=mem | awk -v m="$model, recompute $mode" '
+			/^ *arena/ { a = $2; l = $4 }
+			END { printf "%s: arena %.0f, live %.0f: %.4f\n", m, a, l, a / l; exit !(a > 0 && l > 0 && a <= 1.02 * l) }' || fail "arena of $model"
+	done
 done
