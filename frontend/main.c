@@ -164,7 +164,8 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 	buf_puts(&b, ": ");
 	buf_count(&b, ir_param_count(m));
 	buf_puts(&b, " parameters\n");
-	if (c->bf16_as_f32) buf_puts(&b, "note    the model says bf16; on the host that is f32\n");
+	if (c->bf16_as_f32)
+		buf_puts(&b, "note    the model says bf16; on the host that is f32\n");
 	plan_summary(m, &b);
 	buf_printf(&b, "now:  make -C %s && %s/stage_0 --help\n", dir, dir);
 	fputs(b.s, stdout);
