@@ -108,6 +108,8 @@ bool launch(Place *at, int npaths, char *const *paths, char *const *argv, const 
 	    const GvrtProgram *p, Err *e);
 /* How many arguments after argv[0] are paths of stages, which the shell put there. */
 int launch_paths(int argc, char *const *argv);
+const char *launch_better_core(
+    void); /* what OPENBLAS_CORETYPE should say on this processor, if OpenBLAS chose clearly less; NULL: nothing */
 const char *launch_core(void); /* the instruction set OpenBLAS chose; NULL: not an OpenBLAS */
 
 /* ---- rng.c ---- */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "gvrt_int.h"
@@ -213,4 +214,15 @@ const char *
 launch_core(void)
 {
 	return openblas_get_corename ? openblas_get_corename() : NULL;
+}
+
+const char *
+launch_better_core(void)
+{
+	const char *core = launch_core(), *best = core_type();
+	if (!core || !best || strcmp(best, "SKYLAKEX") != 0) return NULL;
+	return strcasecmp(core, "Haswell") == 0 || strcasecmp(core, "Zen") == 0 ||
+		       strcasecmp(core, "Prescott") == 0
+		   ? best
+		   : NULL;
 }

@@ -125,6 +125,10 @@ progress_header(const Progress *g, const GvrtProgram *p, const Place *at, const 
 	const char *core = launch_core();
 	Line l = {.n = 0};
 	if (g->quiet) return;
+	if (launch_better_core())
+		rt_note("OpenBLAS runs its %s kernels as OPENBLAS_CORETYPE says; %s would be "
+			"about twice as fast here",
+			core, launch_better_core());
 	if (g->json) {
 		add(&l, "{\"event\":\"start\",\"model\":");
 		add_string(&l, p->model);
