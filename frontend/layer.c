@@ -224,7 +224,9 @@ add_instance(Elab *e, const Call *c, Name layer, Name path, Loc at, int nouts)
 	Module *m = e->m;
 	Instance n = {.name = layer, .path = path, .loc = at};
 	n.type = layer_type(e, layer, nouts);
-	n.args = arena_dup(m->arena, e->args, sizeof(Ref) * (e->nargs + 1));
+	n.args = NEW_N(m->arena, Ref, e->nargs + 1);
+	for (uint32_t i = 0; i < e->nargs; i++)
+		n.args[i] = e->args[i];
 	n.params = NEW_N(m->arena, uint32_t, e->nweights + 1);
 	n.rates = arena_dup(m->arena, e->rates, sizeof(double) * e->nrates);
 	for (uint32_t i = 0; i < e->nweights; i++)

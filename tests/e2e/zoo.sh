@@ -56,4 +56,5 @@ emitted experts
 emitted vitdrop --microbatches=3
 emitted names
 emitted pyramid
+emitted sums --microbatches=4
 emitted attentions --recompute=selective
