@@ -57,4 +57,3 @@ emitted vitdrop --microbatches=3
 emitted names
 emitted pyramid
 emitted sums --microbatches=4
-emitted attentions --recompute=selective
