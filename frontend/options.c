@@ -54,7 +54,7 @@ static const OptDef defs[] = {
     {"--explain", NULL, FLAG(explain), "say why the plan is as it is"},
     {"--quiet", NULL, FLAG(quiet), "no summary"},
     {"--data", "FILE", TEXT(data),
-     "eval: inputs, a safetensors-free text file of bytes; default: counted numbers"},
+     "eval: a text whose bytes are the tokens; default: inputs drawn from the seed"},
     {"--steps", "N", TEXT(steps), "eval: training steps; default 1"},
     {"--seed", "N", TEXT(seed), "eval: over the model's own"},
     {"--order", "N", TEXT(order),
