@@ -73,6 +73,11 @@ $(BUILD)/tests/runtime/%: tests/runtime/%.c $(RT_SRC) $(wildcard runtime/*.h)
 	$(Q)mkdir -p $(@D) && $(CC) $(RT_FLAGS) -o $@ $< $(RT_SRC) -lopenblas -lm
 	$(Q)$(CC) $(RT_FLAGS) -DGVRT_F64 -o $@_f64 $< $(RT_SRC) -lopenblas -lm
 
+# What parity.sh reads gradients with.
+$(BUILD)/tests/torch/gradstat: tests/torch/gradstat.c $(RT_SRC) $(wildcard runtime/*.h)
+	@echo "  TEST  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(RT_FLAGS) -DGVRT_F64 -o $@ $< $(RT_SRC) -lopenblas -lm
+
 # Fuzzers are built by clang with the compiler's own sources: libFuzzer, address and undefined-behaviour sanitizers.
 FUZZ_CC := clang-14
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))
@@ -91,7 +96,7 @@ setup-%:
 unit: $(UNIT:%.c=$(BUILD)/%)
 	$(Q)for t in $^; do $$t || exit 1; done
 
-programs: all $(UNIT:%.c=$(BUILD)/%) $(RT_TEST) $(FUZZ)
+programs: all $(UNIT:%.c=$(BUILD)/%) $(RT_TEST) $(FUZZ) $(BUILD)/tests/torch/gradstat
 
 check: setup-check
 	$(Q)$(MAKE) --no-print-directory -j2 programs

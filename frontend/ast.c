@@ -58,29 +58,32 @@ ast_operator(NodeKind k)
 	return kinds[k].operator;
 }
 
+static void
+ast_verror(Parse *p, Span at, const char *fmt, va_list ap)
+{
+	Buf b;
+	buf_init(&b, p->arena);
+	buf_vprintf(&b, fmt, ap);
+	diag_error(p->diag, diag_loc(p->diag, p->file, at.lo, at.hi), "%s", b.s);
+}
+
 void
 ast_error(Parse *p, Span at, const char *fmt, ...)
 {
-	Buf b;
 	va_list ap;
-	buf_init(&b, p->arena);
 	va_start(ap, fmt);
-	buf_vprintf(&b, fmt, ap);
+	ast_verror(p, at, fmt, ap);
 	va_end(ap);
-	diag_error(p->diag, diag_loc(p->diag, p->file, at.lo, at.hi), "%s", b.s);
 }
 
 /* From the lexer: it repairs what it can, and the parser keeps quiet about the rest of the statement. */
 void
 ast_lex_error(Parse *p, Span at, const char *fmt, ...)
 {
-	Buf b;
 	va_list ap;
-	buf_init(&b, p->arena);
 	va_start(ap, fmt);
-	buf_vprintf(&b, fmt, ap);
+	ast_verror(p, at, fmt, ap);
 	va_end(ap);
-	ast_error(p, at, "%s", b.s);
 	p->quiet = true;
 	p->quiet_ends = false;
 }

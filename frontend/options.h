@@ -22,7 +22,7 @@ struct Options {
 	int nset;
 	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
 	/* eval */
-	const char *data, *steps, *seed, *init, *dump_grads, *lr, *order;
+	const char *data, *steps, *seed, *order;
 };
 
 /* Fills *o from the arguments. Returns -1 to go on, else the exit status after one line on stderr (2: usage). */

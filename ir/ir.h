@@ -198,8 +198,8 @@ typedef struct LayerType {
 	uint32_t ncarry;
 	/* level mem: offsets inside the frames of an instance, bytes */
 	int64_t *out_at;   /* [nouts] in the slot frame; -1: the result is an argument or input passed through */
-	int64_t *saved_at; /* [nsaved] in the slot frame; -1: kept by another buffer (saved_is) */
-	int64_t *carry_at; /* [ncarry] in the carry region */
+	int64_t *saved_at; /* [nsaved] in the slot frame */
+	int64_t *carry_at; /* [ncarry] in the carry region; -1 - k: where saved slot k was, which dies as it is made */
 	int64_t slot_frame, carry_frame; /* bytes */
 	double flops[BK_COUNT]; /* of one microbatch on one rank: contractions only, 2 per multiply-add */
 } LayerType;

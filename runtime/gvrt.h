@@ -34,7 +34,6 @@ typedef struct GvrtParam {
 	enum { GVRT_VALUE, GVRT_NORMAL, GVRT_UNIFORM, GVRT_TABLE } init;
 	double a, b;        /* value | std | low, high; TABLE: a = byte offset of the constant tensor, b = from one entry to the next */
 	double decay, lr;   /* factors on the optimizer's settings; lr 0: frozen */
-	const int64_t *perm; /* reserved: NULL */
 } GvrtParam;
 
 typedef struct GvrtInput {

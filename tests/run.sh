@@ -50,7 +50,7 @@ list() {
 	done
 	echo "style/format bash tests/style.sh format"
 	echo "style/deps bash tests/style.sh deps"
-	echo "style/shell bash tests/style.sh man"
+	echo "style/man bash tests/style.sh man"
 }
 
 one() { # name command...

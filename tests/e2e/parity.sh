@@ -16,7 +16,7 @@ for model in gpt llama; do
 	losses $model-f64 --steps 0 --checkpoint "$T/$model-init" >/dev/null
 	losses $model-f64 --steps 20 --dump-grads "$T/$model.grads" >"$T/$model.f64"
 	losses $model-f32 --steps 20 >"$T/$model.f32"
-	"$BUILD/tests/runtime/gradstat_f64" "$T/$model.grads" >"$T/$model.stat"
+	"$BUILD/tests/torch/gradstat" "$T/$model.grads" >"$T/$model.stat"
 	if [ $torch = yes ]; then
 		init=$T/$model-init/step-0/model.safetensors
 		sed 's/^step \([0-9]*\) \([^ ]*\) .*/step \1 \2/' "$T/$model.f64" >"$T/losses64"
