@@ -140,7 +140,7 @@ consts(GvrtRun *r)
 }
 
 static const GvrtParam params[] = {
-    {"table", NULL, 0, 0, 0, 0, 0, TABLE, 2, {VOCAB, VOCAB}, GVRT_NORMAL, 0.02, 0, 1, 1, NULL},
+    {"table", NULL, 0, 0, 0, 0, 0, TABLE, 2, {VOCAB, VOCAB}, GVRT_NORMAL, 0.02, 0, 1, 1},
     {"bias.",
      ".value",
      0,
@@ -155,8 +155,7 @@ static const GvrtParam params[] = {
      -0.1,
      0.1,
      0,
-     1,
-     NULL},
+     1},
     {"last \"bias\"",
      NULL,
      0,
@@ -171,8 +170,7 @@ static const GvrtParam params[] = {
      CONST_AT,
      0,
      0,
-     1,
-     NULL},
+     1},
 };
 static const GvrtInput inputs[] = {
     {"tokens", SEQ, TOKENS, GVRT_I32, VOCAB},

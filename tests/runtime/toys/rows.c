@@ -93,7 +93,7 @@ update(GvrtRun *r)
 #endif
 
 static const GvrtParam params[] = {
-    {"w", NULL, 0, 0, 0, 0, 0, COUNT, 2, {CLASSES, FEATURES}, GVRT_VALUE, 0.25, 0, 0, 1, NULL},
+    {"w", NULL, 0, 0, 0, 0, 0, COUNT, 2, {CLASSES, FEATURES}, GVRT_VALUE, 0.25, 0, 0, 1},
 };
 static const GvrtInput inputs[] = {
     {"image", FEATURES, IMAGE, GVRT_REAL, 0},
