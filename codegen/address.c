@@ -39,7 +39,7 @@ where_passed(const Cg *g, uint32_t inst, PortKind kind, uint16_t slot)
 Where
 where_ref(const Cg *g, Ref r)
 {
-	const Memory *mem = &g->m->mem;
+	const Memory *mem = &g->m->mem[0];
 
 	if (r.kind == REF_none) return (Where){IN_none, 0};
 	if (r.kind == REF_input) return (Where){IN_slot, mem->input_at[r.i]};
@@ -52,7 +52,7 @@ where_ref(const Cg *g, Ref r)
 uint32_t
 cot_index(const Cg *g, Ref r)
 {
-	return g->m->mem.cot_of[r.i] + r.result;
+	return g->m->mem[0].cot_of[r.i] + r.result;
 }
 
 static Where
@@ -60,8 +60,8 @@ where_cot(const Cg *g, Ref r)
 {
 	const Cot *c;
 
-	if (r.kind != REF_result || !g->m->mem.cot_of) return (Where){IN_none, 0};
-	c = &g->m->mem.cot[cot_index(g, r)];
+	if (r.kind != REF_result || !g->m->mem[0].cot_of) return (Where){IN_none, 0};
+	c = &g->m->mem[0].cot[cot_index(g, r)];
 	return (Where){IN_cots, c->at + (r.i & 1 ? c->alt : 0)};
 }
 
@@ -71,7 +71,7 @@ spare_cot(const Cg *g, uint32_t type, uint16_t slot)
 	for (uint32_t k = 0; k < g->type_insts[type]; k++) {
 		Ref r = g->m->insts[g->insts_of[type][k]].args[slot];
 
-		if (r.kind == REF_result && g->m->mem.cot[cot_index(g, r)].alt) return r;
+		if (r.kind == REF_result && g->m->mem[0].cot[cot_index(g, r)].alt) return r;
 	}
 	return (Ref){0};
 }
@@ -86,7 +86,7 @@ where_dx(const Cg *g, uint32_t inst, uint16_t slot)
 	if (r.kind == REF_result) return where_cot(g, r);
 	r = spare_cot(g, g->m->insts[inst].type, slot);
 	if (r.kind != REF_result) return (Where){IN_none, 0};
-	c = &g->m->mem.cot[cot_index(g, r)];
+	c = &g->m->mem[0].cot[cot_index(g, r)];
 	return (Where){IN_cots, c->at + (inst & 1 ? 0 : c->alt)};
 }
 
@@ -96,14 +96,14 @@ where_saved(const Cg *g, uint32_t inst, uint16_t slot)
 	const LayerType *l = &g->m->types[g->m->insts[inst].type];
 
 	if (l->saved_at[slot] < 0) return where_passed(g, inst, PORT_save, slot);
-	return (Where){IN_slot, g->m->mem.slot_at[inst] + l->saved_at[slot]};
+	return (Where){IN_slot, g->m->mem[0].slot_at[inst] + l->saved_at[slot]};
 }
 
 Where
 where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem;
+	const Memory *mem = &m->mem[0];
 	const Instance *n = &m->insts[inst];
 	const LayerType *l = &m->types[n->type];
 
@@ -167,7 +167,7 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 			return w.in == IN_slot ? w.at : -1;
 		}
 		if (f->vals[v.i].space == SP_scratch)
-			return m->mem.scratch + f->vals[v.i].offset - m->mem.slots;
+			return m->mem[0].scratch + f->vals[v.i].offset - m->mem[0].slots;
 		return -1;
 	}
 	return -1;
@@ -182,13 +182,18 @@ static const char *const section_name[] = {
 };
 
 static int64_t
-section_start(const Cg *g, Section s)
+section_start(const Cg *g, Area s)
 {
-	const Memory *mem = &g->m->mem;
-	const int64_t at[] = {
-	    [IN_none] = 0,          [IN_param] = mem->param, [IN_grad] = mem->grad,
-	    [IN_m] = mem->m,        [IN_v] = mem->v,         [IN_consts] = mem->consts,
-	    [IN_slot] = mem->slots, [IN_cots] = mem->cots,   [IN_carry] = mem->carry};
+	const Memory *mem = &g->m->mem[0];
+	const int64_t at[] = {[IN_none] = 0,
+			      [IN_param] = mem->sec[SEC_param],
+			      [IN_grad] = mem->sec[SEC_grad],
+			      [IN_m] = mem->sec[SEC_m],
+			      [IN_v] = mem->sec[SEC_v],
+			      [IN_consts] = mem->consts,
+			      [IN_slot] = mem->slots,
+			      [IN_cots] = mem->cots,
+			      [IN_carry] = mem->carry};
 
 	return at[s];
 }
@@ -200,7 +205,7 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 	int64_t *at = NEW_N(g->a, int64_t, n);
 	bool one = true;
 	const char *x;
-	Section in = where[0].in;
+	Area in = where[0].in;
 
 	for (uint32_t k = 0; k < n; k++) {
 		at[k] = where[k].at;

@@ -514,6 +514,8 @@ emit_refused(CgBody *c, uint32_t k)
 #define emit_host_all_gather     emit_refused
 #define emit_host_reduce_scatter emit_refused
 #define emit_host_all_to_all     emit_refused
+#define emit_host_part           emit_refused
+#define emit_host_reshard        emit_refused
 
 EmitOp *const emit_host[OP_COUNT] = {
 #define OP(code, ...) [OP_##code] = emit_host_##code,

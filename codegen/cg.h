@@ -204,7 +204,7 @@ EmitOp emit_dot, emit_attention, emit_attention_grad, emit_cross_entropy, emit_s
 extern EmitOp *const emit_host[OP_COUNT]; /* calls.c; filled from ops.def */
 
 /* ==== address.c: where things of an instance are ==== */
-typedef enum Section {
+typedef enum Area {
 	IN_none,
 	IN_param,
 	IN_grad,
@@ -214,10 +214,10 @@ typedef enum Section {
 	IN_slot,
 	IN_cots,
 	IN_carry
-} Section;
+} Area;
 
 typedef struct Where { /* bytes in a section; of the current slot for IN_slot */
-	Section in;
+	Area in;
 	int64_t at;
 } Where;
 

@@ -253,15 +253,15 @@ static void
 put_header(const Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem;
+	const Memory *mem = &m->mem[0];
 	const struct {
 		const char *what;
 		int64_t bytes;
 	} rows[] = {
-	    {"parameters", mem->state_bytes},
-	    {"gradients", mem->grad < 0 ? 0 : mem->state_bytes},
-	    {"first moments", mem->m < 0 ? 0 : mem->state_bytes},
-	    {"second moments", mem->v < 0 ? 0 : mem->state_bytes},
+	    {"parameters", mem->sec_bytes[SEC_param]},
+	    {"gradients", mem->sec[SEC_grad] < 0 ? 0 : mem->sec_bytes[SEC_param]},
+	    {"first moments", mem->sec[SEC_m] < 0 ? 0 : mem->sec_bytes[SEC_param]},
+	    {"second moments", mem->sec[SEC_v] < 0 ? 0 : mem->sec_bytes[SEC_param]},
 	    {"constants", mem->slots - mem->consts},
 	    {"microbatches in flight",
 	     mem->slot_bytes * (int64_t)(m->plan.nstages ? m->plan.stages[0].slots : 1)},
@@ -299,22 +299,17 @@ static void
 put_sizes(const Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem;
+	const Memory *mem = &m->mem[0];
 	const Stage *s = m->plan.nstages ? &m->plan.stages[0] : NULL;
 	const struct {
 		const char *name;
 		int64_t at;
 	} sections[] = {
-	    {"GV_PARAMS", mem->param},
-	    {"GV_GRADS", mem->grad},
-	    {"GV_MOMENT1", mem->m},
-	    {"GV_MOMENT2", mem->v},
-	    {"GV_CONSTS", mem->consts},
-	    {"GV_SLOTS", mem->slots},
-	    {"GV_SLOT_BYTES", mem->slot_bytes},
-	    {"GV_COTS", mem->cots},
-	    {"GV_CARRY", mem->carry},
-	    {"GV_SCRATCH", mem->scratch},
+	    {"GV_PARAMS", mem->sec[SEC_param]}, {"GV_GRADS", mem->sec[SEC_grad]},
+	    {"GV_MOMENT1", mem->sec[SEC_m]},    {"GV_MOMENT2", mem->sec[SEC_v]},
+	    {"GV_CONSTS", mem->consts},         {"GV_SLOTS", mem->slots},
+	    {"GV_SLOT_BYTES", mem->slot_bytes}, {"GV_COTS", mem->cots},
+	    {"GV_CARRY", mem->carry},           {"GV_SCRATCH", mem->scratch},
 	    {"GV_ARENA", mem->arena_bytes},
 	};
 

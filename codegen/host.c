@@ -65,8 +65,8 @@ flag_text(Wrapper *w, uint32_t p)
 		} else {
 			Ref r = w->g->m->insts[inst].args[w->c->b->ports[p].slot];
 
-			x[k] =
-			    r.kind == REF_result && w->g->m->mem.cot[cot_index(w->g, r)].shared;
+			x[k] = r.kind == REF_result &&
+			       w->g->m->mem[0].cot[cot_index(w->g, r)].shared;
 		}
 	}
 	late = seq_condition(w->g, x, w->n, cg_text(w->g->a, "%s_late", w->c->port_param[p]),

@@ -83,7 +83,7 @@ find_param(const Cg *g, const char *prefix, uint32_t number, const char *suffix)
 static Row
 longest_row(const Cg *g, uint32_t param, const bool *taken)
 {
-	const int64_t *at = g->m->mem.param_at;
+	const int64_t *at = g->m->mem[0].param_at;
 	const char *name = name_str(g->m->names, g->m->params[param].name);
 	Row best = entries_of(g, param);
 
@@ -134,7 +134,7 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 	ir_param_entries(m, param, shape, &ndims);
 	if (p->per.i) count /= m->axes[p->per.i].extent;
 	if (p->init == INIT_const)
-		a = (double)(m->mem.consts + m->mem.const_at[(uint32_t)p->init_a]);
+		a = (double)(m->mem[0].consts + m->mem[0].const_at[(uint32_t)p->init_a]);
 	buf_puts(out, "\t{.prefix = ");
 	put_cstring(out, r->prefix);
 	if (r->suffix) {
@@ -146,7 +146,7 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 		buf_puts(out, ", .repeat = 1");
 	}
 	buf_printf(out, ",\n\t .at = %" PRId64 ", .count = %" PRId64 ", .ndims = %d, .dims = {",
-		   m->mem.param_at[param], count, ndims);
+		   m->mem[0].param_at[param], count, ndims);
 	for (int k = 0; k < ndims || k == 0; k++)
 		buf_printf(out, "%s%" PRId64, k ? ", " : "", ndims ? shape[k] : 0);
 	buf_printf(out, "},\n\t .init = %s, .a = ", init[p->init]);
@@ -210,7 +210,7 @@ put_inputs(Cg *g, Buf *out)
 			   ", .per_sample = %" PRId64 ", .at = %" PRId64
 			   ", .kind = %s, .range = %" PRId64 "},\n",
 			   type_count(m, NULL, &x->type) / m->axes[m->batch.i].extent,
-			   m->mem.input_at[k],
+			   m->mem[0].input_at[k],
 			   x->type.dt == DT_i32    ? "GVRT_I32"
 			   : x->type.dt == DT_bool ? "GVRT_BOOL"
 						   : "GVRT_REAL",
@@ -245,8 +245,8 @@ put_reports(const Cg *g, Buf *out)
 static void
 put_memory(const Cg *g, Buf *out)
 {
-	const Memory *mem = &g->m->mem;
-	const int64_t state = mem->state_bytes;
+	const Memory *mem = &g->m->mem[0];
+	const int64_t state = mem->sec_bytes[SEC_param];
 	int64_t slots =
 	    mem->slot_bytes * (g->m->plan.stages[0].slots ? g->m->plan.stages[0].slots : 1);
 	const struct {
@@ -254,9 +254,9 @@ put_memory(const Cg *g, Buf *out)
 		int64_t bytes;
 	} rows[] = {
 	    {"parameters", state},
-	    {"gradients", mem->grad < 0 ? 0 : state},
-	    {"first moments", mem->m < 0 ? 0 : state},
-	    {"second moments", mem->v < 0 ? 0 : state},
+	    {"gradients", mem->sec[SEC_grad] < 0 ? 0 : state},
+	    {"first moments", mem->sec[SEC_m] < 0 ? 0 : state},
+	    {"second moments", mem->sec[SEC_v] < 0 ? 0 : state},
 	    {"constants", mem->slots - mem->consts},
 	    {"microbatches in flight", slots},
 	    {"cotangents", mem->carry - mem->cots},
@@ -346,7 +346,7 @@ void
 cg_tables(Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem;
+	const Memory *mem = &m->mem[0];
 	int64_t mbs = m->plan.microbatches ? m->plan.microbatches : 1,
 		batch = m->batch.i ? m->axes[m->batch.i].extent : 1;
 	bool params, inputs, reports;
@@ -370,8 +370,9 @@ cg_tables(Cg *g, Buf *out)
 	buf_printf(out,
 		   "\t.arena_bytes = GV_ARENA,\n\t.param = GV_PARAMS, .grad = %s, .m = %s, .v "
 		   "= %s, .state_bytes = %" PRId64 ",\n",
-		   mem->grad < 0 ? "-1" : "GV_GRADS", mem->m < 0 ? "-1" : "GV_MOMENT1",
-		   mem->v < 0 ? "-1" : "GV_MOMENT2", mem->state_bytes);
+		   mem->sec[SEC_grad] < 0 ? "-1" : "GV_GRADS",
+		   mem->sec[SEC_m] < 0 ? "-1" : "GV_MOMENT1",
+		   mem->sec[SEC_v] < 0 ? "-1" : "GV_MOMENT2", mem->sec_bytes[SEC_param]);
 	buf_printf(out, "\t.microbatch = %" PRId64 ", .microbatches = GV_MICROBATCHES,\n",
 		   batch / mbs);
 	if (params)

@@ -86,7 +86,7 @@ find_late(Cg *g)
 {
 	const Module *m = g->m;
 	bool *param = NEW_N(g->a, bool, m->nparams + 1),
-	     *cot = NEW_N(g->a, bool, m->mem.ncot + 1);
+	     *cot = NEW_N(g->a, bool, m->mem[0].ncot + 1);
 	Ref loss = m->nreports ? m->reports[0].ref : (Ref){0};
 
 	g->late = NEW_N(g->a, bool *, m->ninsts *BK_COUNT);
@@ -116,7 +116,7 @@ find_late(Cg *g)
 				continue;
 			cot[cot_index(g, r)] = true;
 			if (port->kind == PORT_dx)
-				g->prepare[at][p] = m->mem.cot[cot_index(g, r)].shared
+				g->prepare[at][p] = m->mem[0].cot[cot_index(g, r)].shared
 							? PREPARE_zero
 							: PREPARE_nothing;
 			else
@@ -154,7 +154,7 @@ dx_mode(Cg *g, uint32_t type, const Port *port, PortMode *mode)
 		Ref r = g->m->insts[g->insts_of[type][k]].args[port->slot];
 
 		inputs += r.kind != REF_result;
-		shared += r.kind == REF_result && g->m->mem.cot[cot_index(g, r)].shared;
+		shared += r.kind == REF_result && g->m->mem[0].cot[cot_index(g, r)].shared;
 	}
 	if (inputs == n) return; /* an input has no gradient */
 	if (inputs && spare_cot(g, type, port->slot).kind == REF_none)

@@ -55,10 +55,15 @@ clone_plan(Plan *p, Arena *a)
 static void
 clone_memory(Memory *mem, const Module *m, Arena *a)
 {
+	mem->flat_bytes = DUP(mem->flat_bytes, m->ninsts);
+	for (int k = 0; k < SEC_COUNT; k++)
+		mem->flat_at[k] = DUP(mem->flat_at[k], m->ninsts);
 	mem->param_at = DUP(mem->param_at, m->nparams);
+	mem->in_flat = DUP(mem->in_flat, m->nparams);
 	mem->const_at = DUP(mem->const_at, m->nconsts);
 	mem->input_at = DUP(mem->input_at, m->ninputs);
 	mem->slot_at = DUP(mem->slot_at, m->ninsts);
+	mem->back_at = DUP(mem->back_at, m->ninsts);
 	mem->cot_of = DUP(mem->cot_of, m->ninsts);
 	mem->cot = DUP(mem->cot, mem->ncot);
 }
@@ -94,7 +99,9 @@ ir_clone(const Module *from, Arena *a)
 	for (uint32_t i = 0; i < m->ninsts; i++)
 		clone_instance(&m->insts[i], &m->types[m->insts[i].type], a);
 	clone_plan(&m->plan, a);
-	clone_memory(&m->mem, m, a);
+	m->mem = m->level >= LV_mem || m->mem ? DUP(m->mem, m->plan.nstages) : NULL;
+	for (uint32_t k = 0; m->mem && k < m->plan.nstages; k++)
+		clone_memory(&m->mem[k], m, a);
 	return m;
 }
 

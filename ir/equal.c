@@ -524,7 +524,7 @@ same_actions(Eq *e)
 static bool
 same_cots(Eq *e)
 {
-	const Memory *x = &e->a->mem, *y = &e->b->mem;
+	const Memory *x = &e->a->mem[0], *y = &e->b->mem[0];
 	bool hx = x->cot_of && x->ncot, hy = y->cot_of && y->ncot;
 
 	if (hx != hy) return differ(e, "cotangents");
@@ -543,14 +543,32 @@ same_cots(Eq *e)
 static bool
 same_memory(Eq *e)
 {
-	const Memory *x = &e->a->mem, *y = &e->b->mem;
-	const int64_t sx[] = {x->arena_bytes, x->live_bytes, x->param,       x->grad,
-			      x->m,           x->v,          x->state_bytes, x->consts,
-			      x->slots,       x->slot_bytes, x->cots,        x->carry,
+	const Memory *x = &e->a->mem[0], *y = &e->b->mem[0];
+	const int64_t sx[] = {x->arena_bytes,
+			      x->live_bytes,
+			      x->sec[SEC_param],
+			      x->sec[SEC_grad],
+			      x->sec[SEC_m],
+			      x->sec[SEC_v],
+			      x->sec_bytes[SEC_param],
+			      x->consts,
+			      x->slots,
+			      x->slot_bytes,
+			      x->cots,
+			      x->carry,
 			      x->scratch};
-	const int64_t sy[] = {y->arena_bytes, y->live_bytes, y->param,       y->grad,
-			      y->m,           y->v,          y->state_bytes, y->consts,
-			      y->slots,       y->slot_bytes, y->cots,        y->carry,
+	const int64_t sy[] = {y->arena_bytes,
+			      y->live_bytes,
+			      y->sec[SEC_param],
+			      y->sec[SEC_grad],
+			      y->sec[SEC_m],
+			      y->sec[SEC_v],
+			      y->sec_bytes[SEC_param],
+			      y->consts,
+			      y->slots,
+			      y->slot_bytes,
+			      y->cots,
+			      y->carry,
 			      y->scratch};
 
 	if (memcmp(sx, sy, sizeof(sx)) != 0) return differ(e, "sections of the arena");

@@ -110,9 +110,6 @@ typedef struct Place {
 	const Mesh *mesh;
 } Place;
 
-/* ORDER Section: what is kept of each parameter. */
-typedef enum Section { SEC_param, SEC_grad, SEC_m, SEC_v, SEC_COUNT } Section;
-
 /* A value while its body runs. */
 typedef struct Cell {
 	Tensor t;   /* x: private contents; NULL: in the arena, or not made yet */

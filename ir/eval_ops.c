@@ -655,3 +655,16 @@ eval_all_to_all(Call *c)
 {
 	collect(c, false);
 }
+
+/* A rank's own part of what it has the whole of. */
+void
+eval_part(Call *c)
+{
+	eval_overlap(&c->out[0], &c->in[0], false);
+}
+
+void
+eval_reshard(Call *c)
+{
+	collect(c, false);
+}

@@ -305,7 +305,8 @@ static bool
 place_state(Eval *e, Rank *r)
 {
 	const Module *m = e->m;
-	int64_t begin[SEC_COUNT] = {m->mem.param, m->mem.grad, m->mem.m, m->mem.v};
+	static const int64_t none[SEC_COUNT];
+	const int64_t *begin = e->placed ? m->mem[0].sec : none;
 
 	for (int s = 0; s < SEC_COUNT; s++) {
 		r->state[s] = NEW_N(e->arena, Place, m->nparams);
@@ -316,7 +317,7 @@ place_state(Eval *e, Rank *r)
 			const Mesh *mesh = m->params[i].owner < m->ninsts
 					       ? ir_mesh(m, forward_of(m, m->params[i].owner))
 					       : NULL;
-			int64_t at = e->placed ? begin[s] + m->mem.param_at[i] : -1;
+			int64_t at = e->placed ? begin[s] + m->mem[0].param_at[i] : -1;
 			if (!place_new(e, &r->state[s][i], t, mesh, at)) return false;
 		}
 	}
@@ -324,7 +325,7 @@ place_state(Eval *e, Rank *r)
 	for (uint32_t i = 0; i < m->nconsts; i++) {
 		const Mesh *mesh = m->const_body ? ir_mesh(m, &m->bodies[m->const_body]) : NULL;
 		if (!place_new(e, &r->consts[i], &m->consts[i], mesh,
-			       e->placed ? m->mem.consts + m->mem.const_at[i] : -1))
+			       e->placed ? m->mem[0].consts + m->mem[0].const_at[i] : -1))
 			return false;
 	}
 	return true;
@@ -354,14 +355,14 @@ result_at(const Module *m, uint32_t inst, uint16_t result)
 		const LayerType *l = &m->types[m->insts[inst].type];
 		const Body *f = forward_of(m, inst);
 		const Port *out = ir_find_port(f, PORT_out, result), *from = NULL;
-		if (l->out_at[result] >= 0) return m->mem.slot_at[inst] + l->out_at[result];
+		if (l->out_at[result] >= 0) return m->mem[0].slot_at[inst] + l->out_at[result];
 		for (uint32_t i = 0; out && i < f->nports; i++)
 			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == out->v.i)
 				from = &f->ports[i];
 		if (!from) return -1;
 		Ref ref = m->insts[inst].args[from->slot];
 		if (ref.kind != REF_result)
-			return ref.kind == REF_input ? m->mem.input_at[ref.i] : -1;
+			return ref.kind == REF_input ? m->mem[0].input_at[ref.i] : -1;
 		inst = ref.i, result = ref.result;
 	}
 	return -1;
@@ -372,13 +373,13 @@ static bool
 place_slot(Eval *e, Rank *r, uint32_t slot)
 {
 	const Module *m = e->m;
-	int64_t begin = m->mem.slots + slot * m->mem.slot_bytes;
+	int64_t begin = e->placed ? m->mem[0].slots + slot * m->mem[0].slot_bytes : 0;
 
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Type *t;
 		const Mesh *mesh;
 		input_type(m, i, &t, &mesh);
-		int64_t at = e->placed ? begin + m->mem.input_at[i] : -1;
+		int64_t at = e->placed ? begin + m->mem[0].input_at[i] : -1;
 		if (!place_new(e, &r->inputs[slot * m->ninputs + i], t, mesh, at)) return false;
 	}
 	for (uint32_t i = 0; i < m->ninsts; i++) {
@@ -394,7 +395,7 @@ place_slot(Eval *e, Rank *r, uint32_t slot)
 		}
 		for (uint32_t k = 0; k < l->nsaved; k++) {
 			int64_t at =
-			    e->placed ? begin + m->mem.slot_at[i] + l->saved_at[k] : -1;
+			    e->placed ? begin + m->mem[0].slot_at[i] + l->saved_at[k] : -1;
 			if (!place_new(e, &r->saved[slot * e->nsave + e->save0[i] + k],
 				       &l->saved[k], ir_mesh(m, f), at))
 				return false;
@@ -416,15 +417,15 @@ place_backward(Eval *e, Rank *r)
 			int64_t at = -1;
 			if (!out || !dtype_float(val_type(f, out->v)->dt)) continue;
 			if (e->placed) {
-				const Cot *cot = &m->mem.cot[m->mem.cot_of[i] + k];
-				at = m->mem.cots + cot->at + (i % 2 ? cot->alt : 0);
+				const Cot *cot = &m->mem[0].cot[m->mem[0].cot_of[i] + k];
+				at = m->mem[0].cots + cot->at + (i % 2 ? cot->alt : 0);
 			}
 			if (!place_new(e, &r->cots[e->res0[i] + k], val_type(f, out->v),
 				       ir_mesh(m, f), at))
 				return false;
 		}
 		for (uint32_t k = 0; k < l->ncarry; k++) {
-			int64_t at = e->placed ? m->mem.carry + l->carry_at[k] : -1;
+			int64_t at = e->placed ? m->mem[0].carry + l->carry_at[k] : -1;
 			if (!place_new(e, &r->carry[e->carry0[i] + k], &l->carry[k],
 				       ir_mesh(m, f), at))
 				return false;
@@ -455,8 +456,8 @@ setup_rank(Eval *e, Rank *r, uint32_t id)
 		    id < m->plan.stages[k].rank + m->plan.stages[k].ranks)
 			s = &m->plan.stages[k];
 	r->first = s ? s->rank : 0, r->ranks = s ? s->ranks : e->nranks;
-	if (!eval_add_rank(e, r, id, m->mem.arena_bytes)) return false;
-	r->scratch = m->mem.scratch;
+	if (!eval_add_rank(e, r, id, e->placed ? m->mem[0].arena_bytes : 0)) return false;
+	r->scratch = e->placed ? m->mem[0].scratch : 0;
 	r->acts = e->own, r->end = e->nown;
 	if (m->level >= LV_sched && s) r->acts = m->actions + s->action, r->end = s->nactions;
 	r->inputs = NEW_N(e->arena, Place, e->slots * m->ninputs);

@@ -112,8 +112,9 @@ result_at(const Eval *e, const Rank *r, Val v)
 		    p->kind == PORT_dw || p->kind == PORT_norm || p->kind == PORT_logits;
 		if (p->kind == PORT_dx && !r->f.global) {
 			Ref ref = e->m->insts[r->f.inst].args[p->slot];
-			added = ref.kind == REF_result &&
-				e->m->mem.cot[e->m->mem.cot_of[ref.i] + ref.result].shared;
+			added =
+			    ref.kind == REF_result &&
+			    e->m->mem[0].cot[e->m->mem[0].cot_of[ref.i] + ref.result].shared;
 		}
 		if (port_is_in(p->kind) || p->v.i != v.i || added || !r->f.ports[i].type ||
 		    r->f.ports[i].x)
@@ -368,7 +369,9 @@ fetch_inputs(Eval *e, Rank *r)
 	uint32_t slot = r->mb % e->slots, coord[MAX_MESH];
 
 	r->f.mb = r->mb;
-	poison(e, r, m->mem.slots + slot * m->mem.slot_bytes, m->mem.slot_bytes);
+	if (e->placed)
+		poison(e, r, m->mem[0].slots + slot * m->mem[0].slot_bytes,
+		       m->mem[0].slot_bytes);
 	memset(&r->cot_made[slot * e->nres], 0, e->nres * sizeof(bool));
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Place *p = &r->inputs[slot * m->ninputs + i];
@@ -446,6 +449,8 @@ step_action(Eval *e, Rank *r)
 		return true;
 	case ACT_input: return fetch_inputs(e, r);
 	case ACT_body: return begin_action(e, r, a);
+	case ACT_start:
+	case ACT_wait: return bad_action(e, r, "the interpreter does not communicate yet");
 	case ACT_norm: return true; /* the sum over ranks is taken when all are here */
 	case ACT_COUNT: break;
 	}

@@ -73,6 +73,10 @@ infer_all_reduce(Infer *x)
 {
 	unsigned bits = (unsigned)attr_int(x->op, AK_over);
 
+	if (attr_int_or(x->op, AK_max, 0)) { /* of what each rank has: nothing is pending */
+		x->out[0] = *x->in[0];
+		return inf_settled(x, 0, 1);
+	}
 	if (bits & ~(unsigned)x->in[0]->partial)
 		return inf_fail(x, "over %s, but the operand's sum is pending over %s",
 				inf_mesh_str(x, bits), inf_mesh_str(x, x->in[0]->partial));
@@ -131,6 +135,7 @@ infer_reduce_scatter(Infer *x)
 		return inf_fail(x, "over %s, but the operand's sum is pending over %s",
 				inf_mesh_str(x, 1u << k), inf_mesh_str(x, x->in[0]->partial));
 	x->out[0].partial &= (uint16_t) ~(1u << k);
+	x->out[1] = *x->in[0];
 	return add_shard(x, &x->out[0], attr_axis(x->op, AK_axis), k);
 }
 
@@ -145,4 +150,22 @@ infer_all_to_all(Infer *x)
 	return one_mesh_axis(x, &k) &&
 	       drop_shard(x, &x->out[0], attr_axis(x->op, AK_axis), k) &&
 	       add_shard(x, &x->out[0], to->a[0], k);
+}
+
+bool
+infer_part(Infer *x)
+{
+	uint8_t k;
+
+	x->out[0] = *x->in[0];
+	return one_mesh_axis(x, &k) && inf_settled(x, 0, 1) &&
+	       add_shard(x, &x->out[0], attr_axis(x->op, AK_axis), k);
+}
+
+/* Its result's layout is another mesh's: the verifier compares the axes. */
+bool
+infer_reshard(Infer *x)
+{
+	x->out[0] = *x->in[0];
+	return true;
 }

@@ -48,6 +48,7 @@ typedef struct Type {
 	DType dt;
 	uint8_t n;
 	uint16_t partial; /* bit k: a sum over mesh axis k is pending ("+tp") */
+	uint16_t flat;    /* bit k: a range of the layer's flat axis, split over mesh axis k ("/dp", ZeRO): state of N and U only */
 	AxisUse ax[MAX_AXES];
 } Type;
 
@@ -168,6 +169,7 @@ typedef struct Body {
 	Name name;     /* the layer type's name; "const" */
 	BodyKind kind;
 	uint32_t mesh; /* index into Plan.meshes; 0 before level spmd */
+	uint32_t from; /* of a reshard: 1 + the mesh of `arg` and `dx`, the producer's; 0: no reshard */
 	Port *ports;
 	uint32_t nports, cports;
 	ValDef *vals; /* [1..nvals) */
@@ -189,6 +191,7 @@ typedef struct TypeWeight {
 typedef struct LayerType {
 	Name name; /* the GDL layer; a second type of it is "block.2" */
 	uint32_t body[BK_COUNT]; /* index into Module.bodies; 0 = none */
+	bool reshard; /* F and B are one op between two meshes, run by ACT_start and ACT_wait, never by ACT_body */
 	uint16_t nargs, nouts, nrates;
 	TypeWeight *weights;
 	uint32_t nweights;
@@ -233,7 +236,10 @@ typedef struct Param {
 	InitKind init;
 	double init_a, init_b; /* value | std | low, high | index of the constant tensor */
 	double decay, lr;      /* factors on the optimizer's settings; lr 0 = frozen */
-	uint32_t owner;        /* the instance that declares it (the first that names a shared one) */
+	uint32_t owner;        /* the instance that declares it (the first that names a shared one); of a borrowed one: its first user */
+	uint32_t borrows;      /* level spmd: 1 + the parameter this is another layout's or stage's copy of; 0: none. No moments, norm, checkpoint */
+	uint16_t pending;      /* level spmd: mesh axes (of the owner's mesh, mb left out) its gradient is a pending sum over after all W */
+	bool trained;          /* level spmd: some U updates it (its own, or that of the one it borrows) */
 	Loc loc;
 } Param;
 
@@ -241,6 +247,8 @@ typedef struct Input {
 	Name name;
 	Type type;
 	Axis range; /* type `index range`; NO_AXIS otherwise */
+	uint32_t of;   /* level spmd: 1 + the input this is another layout of ("labels.m2"); 0: the first layout */
+	uint32_t mesh; /* level spmd: of the shards in type */
 	Loc loc;
 } Input;
 
@@ -275,6 +283,7 @@ typedef struct Strategy { /* of a run of consecutive instances */
 	uint32_t first, count; /* instances */
 	uint32_t mesh;
 	uint8_t zero;
+	bool megatron_sp; /* between the parts tp splits, values are split over tp along the axis attention looks along */
 	Recompute recompute;
 } Strategy;
 
@@ -306,35 +315,64 @@ typedef enum ActKind {
 	ACT_end,    /* end the innermost loop */
 	ACT_input,  /* fetch the microbatch's inputs into slot mb % slots */
 	ACT_body,   /* run body `bk` of instance inst + turn * stride on slot mb % slots */
-	ACT_norm,   /* all N bodies are done: sum of squares -> gradient scale */
+	ACT_start,  /* begin communication `comm` of instance inst + turn * stride; its buffers are in use until ACT_wait */
+	ACT_wait,   /* until it is complete */
+	ACT_norm,   /* all N bodies are done: sums of squares and reports of all ranks are added (world) -> gradient scale */
 	ACT_COUNT
 } ActKind;
+
+/* ORDER CommKind: what an ACT_start begins. ir_comm() says which collectives and messages that is. */
+typedef enum CommKind {
+	CK_fwd,    /* reshard instance: its argument, in the producer's mesh -> its result */
+	CK_bwd,    /* reshard instance: the cotangent of its result -> that of its argument */
+	CK_param,  /* the flat parameters of an instance: all-gathered in place (ZeRO 1, 2) or into a gather buffer (3) */
+	CK_grad,   /* the flat gradients of an instance: summed over what is pending; ZeRO 2, 3: added to this rank's range */
+	CK_lend,   /* `inst` is a borrowed parameter: the owner's values -> the copy */
+	CK_return, /* `inst` is a borrowed parameter: the copy's gradient -> added to the owner's */
+	CK_COUNT
+} CommKind;
 
 typedef struct Action {
 	ActKind kind;
 	BodyKind bk;
+	CommKind comm;
 	uint32_t count;
 	uint32_t inst;
 	int32_t stride; /* instances per turn of the innermost ACT_layers; 0 outside */
+	uint32_t mb;    /* microbatch = turn of the enclosing ACT_mb + mb; of ACT_mb: 0 */
 } Action;
 
-/* ---- memory (level mem): one arena per rank; every offset in bytes, 64-aligned ----
- *   param | grad | m | v | const | slots x (inputs, slot frames) | cotangents | carry | scratch
- * param_at is relative to each of the four state sections, which share one layout; so the optimizer sees flat runs. */
+/* ---- memory (level mem): one arena per rank, the same for all ranks of a stage; every offset in bytes, 64-aligned ----
+ *   param | grad | m | v | const | slots x (inputs, slot frames) | cotangents | gather | dwork | carry | scratch
+ *
+ * The trained parameters an instance owns lie end to end in its FLAT, in an order of the planner's (those pending over more
+ * than dp first), padded to a multiple of 64 bytes per rank of dp. What it owns and does not train, or borrows, lies after it.
+ * A section that ZeRO splits (param: 3; grad: 2, 3; m, v: 1, 2, 3) holds of every flat only this rank's range, of
+ * flat_bytes / dp: rank c of dp has bytes [c, c + 1) * flat_bytes / dp of it. */
 typedef struct Cot { /* where the cotangent of result (inst, r) lives */
 	int64_t at;
 	int64_t alt;  /* added when the instance's index is odd: neighbours take turns; 0 = a buffer of its own */
 	bool shared;  /* several uses: zeroed first, contributions are added */
 } Cot;
 
-typedef struct Memory {
+/* ORDER Section: what is kept of each parameter. */
+typedef enum Section { SEC_param, SEC_grad, SEC_m, SEC_v, SEC_COUNT } Section;
+
+typedef struct Memory { /* of one stage; what belongs to other stages is -1 */
 	int64_t arena_bytes, live_bytes; /* height; most bytes alive at once */
-	int64_t param, grad, m, v, state_bytes; /* section starts; bytes of one section */
+	int64_t sec[SEC_COUNT];          /* section starts; -1: the program has none */
+	int64_t sec_bytes[SEC_COUNT];
 	int64_t consts, slots, slot_bytes, cots, carry, scratch;
-	int64_t *param_at; /* [nparams] in a state section */
+	int64_t gather, gather_bytes; /* ZeRO 3: two buffers of gather_bytes; an instance's flat is in number inst % 2 */
+	int64_t dwork, dwork_bytes;   /* ZeRO 2, 3: two buffers of a flat's gradients before they are reduced; likewise */
+	int64_t *flat_bytes;          /* [ninsts] of the whole flat, padded; 0: nothing in it */
+	int64_t *flat_at[SEC_COUNT];  /* [ninsts] in the section: of the flat, or of this rank's range of it; -1 */
+	int64_t *param_at; /* [nparams] in a flat: offset in it (then in_flat); else offset in each section that has it */
+	bool *in_flat;     /* [nparams] */
 	int64_t *const_at; /* [nconsts] from consts */
-	int64_t *input_at; /* [ninputs] in a slot */
+	int64_t *input_at; /* [ninputs] in a slot; -1: not read by this stage */
 	int64_t *slot_at;  /* [ninsts] frame of the instance in a slot */
+	int64_t *back_at;  /* [ninsts] of a reshard whose cotangent is added to a shared one: where it arrives, from cots; -1 */
 	uint32_t *cot_of;  /* [ninsts] first index into cot[] of the instance's results */
 	Cot *cot;
 	uint32_t ncot;
@@ -381,7 +419,7 @@ typedef struct Module {
 	Plan plan;
 	Action *actions;
 	uint32_t nactions, cactions;
-	Memory mem;
+	Memory *mem; /* [plan.nstages] level mem */
 } Module;
 
 /* ---- what a compilation carries around ---- */
@@ -397,6 +435,7 @@ typedef struct Ctx {
 	bool recompute_given;  /* ... at all; otherwise the plan pass chooses the least that fits */
 	uint32_t microbatches; /* asked for; 0 = choose */
 	uint32_t threads;      /* 0 = all */
+	uint32_t ranks;        /* asked for; 0 = choose */
 	int64_t memory_bytes;  /* limit of one rank's arena; 0 = 80 % of this machine's memory */
 	bool forward_only;
 	bool bf16_as_f32; /* set by the front end: the model says bf16, which the host computes in f32 */
@@ -434,7 +473,8 @@ int64_t type_bytes(const Module *m, const Mesh *mesh, const Type *t);
 extern const OpInfo op_info[OP_COUNT];
 extern const struct AttrInfo { const char *text; AttrKind kind; } attr_info[AK_COUNT];
 extern const char *const level_str[LV_COUNT], *const port_str[PORT_COUNT], *const body_str[BK_COUNT],
-    *const mesh_kind_str[MX_COUNT], *const recompute_str[3], *const schedule_str[2];
+    *const mesh_kind_str[MX_COUNT], *const recompute_str[3], *const schedule_str[2],
+    *const comm_str[CK_COUNT];
 bool port_is_in(PortKind k);
 
 Module *ir_module(Arena *a, Names *n);

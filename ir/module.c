@@ -33,6 +33,7 @@ const struct AttrInfo attr_info[AK_COUNT] = {
 #include "ir/attrs.def"
 };
 
+const char *const comm_str[CK_COUNT] = {"fwd", "bwd", "param", "grad", "lend", "return"};
 const char *const level_str[LV_COUNT] = {"graph", "train", "plan", "spmd", "sched", "mem"};
 const char *const port_str[PORT_COUNT] = {
     [PORT_arg] = "arg",     [PORT_weight] = "weight",

@@ -289,14 +289,14 @@ typedef struct MemoryText {
 static bool
 memory_arena(Parser *p, MemoryText *t)
 {
-	Memory *x = &p->m->mem;
+	Memory *x = &p->m->mem[0];
 
 	t->arena = true;
 	return scan_int(&p->s, "the arena", 0, MAX_OFFSET, &x->arena_bytes) &&
 	       scan_key(&p->s, "live") &&
 	       scan_int(&p->s, "the live bytes", 0, MAX_OFFSET, &x->live_bytes) &&
 	       scan_key(&p->s, "state") &&
-	       scan_int(&p->s, "state", 0, MAX_OFFSET, &x->state_bytes) &&
+	       scan_int(&p->s, "state", 0, MAX_OFFSET, &x->sec_bytes[SEC_param]) &&
 	       scan_key(&p->s, "slot") &&
 	       scan_int(&p->s, "slot", 0, MAX_OFFSET, &x->slot_bytes);
 }
@@ -304,14 +304,20 @@ memory_arena(Parser *p, MemoryText *t)
 static bool
 memory_sections(Parser *p, MemoryText *t)
 {
-	Memory *x = &p->m->mem;
+	Memory *x = &p->m->mem[0];
 	const struct {
 		const char *key;
 		int64_t *at;
 	} section[] = {
-	    {"param", &x->param}, {"grad", &x->grad},    {"m", &x->m},
-	    {"v", &x->v},         {"const", &x->consts}, {"slots", &x->slots},
-	    {"cots", &x->cots},   {"carry", &x->carry},  {"scratch", &x->scratch},
+	    {"param", &x->sec[SEC_param]},
+	    {"grad", &x->sec[SEC_grad]},
+	    {"m", &x->sec[SEC_m]},
+	    {"v", &x->sec[SEC_v]},
+	    {"const", &x->consts},
+	    {"slots", &x->slots},
+	    {"cots", &x->cots},
+	    {"carry", &x->carry},
+	    {"scratch", &x->scratch},
 	};
 
 	t->sections = true;
@@ -369,7 +375,7 @@ memory_cot(Parser *p, MemoryText *t)
 		return false;
 	c.shared = scan_try_key(&p->s, "shared");
 	t->ncots++;
-	PUSH(m->arena, m->mem.cot, m->mem.ncot, t->ccot, c);
+	PUSH(m->arena, m->mem[0].cot, m->mem[0].ncot, t->ccot, c);
 	return true;
 }
 
@@ -397,15 +403,15 @@ finish_cots(Parser *p)
 	Module *m = p->m;
 	uint64_t n = 0;
 
-	if (!m->mem.ncot) return true;
-	m->mem.cot_of = NEW_N(m->arena, uint32_t, m->ninsts);
+	if (!m->mem[0].ncot) return true;
+	m->mem[0].cot_of = NEW_N(m->arena, uint32_t, m->ninsts);
 	for (uint32_t i = 0; i < m->ninsts; i++) {
-		m->mem.cot_of[i] = (uint32_t)n;
+		m->mem[0].cot_of[i] = (uint32_t)n;
 		n += m->types[m->insts[i].type].nouts;
 	}
-	return n == m->mem.ncot ||
-	       scan_fail(&p->s, "cotangents of %" PRIu32 " of %" PRIu64 " results", m->mem.ncot,
-			 n);
+	return n == m->mem[0].ncot ||
+	       scan_fail(&p->s, "cotangents of %" PRIu32 " of %" PRIu64 " results",
+			 m->mem[0].ncot, n);
 }
 
 /* memory "{" ... "}" */
@@ -421,6 +427,7 @@ parse_memory(Parser *p)
 
 	if (p->seen_memory) return scan_fail(&p->s, "a second memory section");
 	p->seen_memory = true;
+	m->mem = NEW(m->arena, Memory);
 	if (!scan_punct(&p->s, '{') || !scan_done(&p->s) ||
 	    !parse_block(p, memory_line, &t, HOLE_none))
 		return false;
@@ -432,9 +439,9 @@ parse_memory(Parser *p)
 			    t.list[i].n, want[i], t.list[i].what);
 	if (!t.arena) return scan_fail(&p->s, "no arena line in the memory section");
 	if (!t.sections) return scan_fail(&p->s, "no sections line in the memory section");
-	m->mem.param_at = t.list[0].at;
-	m->mem.const_at = t.list[1].at;
-	m->mem.input_at = t.list[2].at;
-	m->mem.slot_at = t.list[3].at;
+	m->mem[0].param_at = t.list[0].at;
+	m->mem[0].const_at = t.list[1].at;
+	m->mem[0].input_at = t.list[2].at;
+	m->mem[0].slot_at = t.list[3].at;
 	return finish_cots(p);
 }

@@ -265,14 +265,15 @@ plan_check(const Module *m, const Plan *plan, const PlanText *places, Diag *d, c
 static void
 summary_memory(const Module *m, Buf *out)
 {
-	const Memory *x = &m->mem;
+	const Memory *x = &m->mem[0];
 	const struct {
 		const char *what;
 		int64_t from, to;
 	} part[] = {
-	    {"parameters", x->param, x->param + x->state_bytes},
-	    {"gradients", x->grad, x->grad < 0 ? -1 : x->grad + x->state_bytes},
-	    {"optimizer", x->m, x->m < 0 ? -1 : x->consts},
+	    {"parameters", x->sec[SEC_param], x->sec[SEC_param] + x->sec_bytes[SEC_param]},
+	    {"gradients", x->sec[SEC_grad],
+	     x->sec[SEC_grad] < 0 ? -1 : x->sec[SEC_grad] + x->sec_bytes[SEC_param]},
+	    {"optimizer", x->sec[SEC_m], x->sec[SEC_m] < 0 ? -1 : x->consts},
 	    {"constants", x->consts, x->slots},
 	    {"activations", x->slots, x->cots},
 	    {"cotangents", x->cots, x->carry},

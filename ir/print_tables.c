@@ -75,8 +75,15 @@ print_action(const Action *a, int *depth, Buf *out)
 		buf_printf(out, "%s %" PRIu32, body_str[a->bk], a->inst);
 		if (a->stride) buf_printf(out, " %+" PRId32, a->stride);
 		break;
+	case ACT_start:
+	case ACT_wait:
+		buf_printf(out, "%s %s %" PRIu32, a->kind == ACT_start ? "start" : "wait",
+			   comm_str[a->comm], a->inst);
+		if (a->stride) buf_printf(out, " %+" PRId32, a->stride);
+		break;
 	case ACT_COUNT: break;
 	}
+	if (a->mb) buf_printf(out, " mb %" PRIu32, a->mb);
 	if (a->kind == ACT_mb || a->kind == ACT_layers) ++*depth;
 	buf_putc(out, '\n');
 }
@@ -107,15 +114,16 @@ print_list(const char *what, const int64_t *at, uint32_t n, Buf *out)
 void
 print_memory(const Module *m, Buf *out)
 {
-	const Memory *x = &m->mem;
+	const Memory *x = &m->mem[0];
 
 	buf_printf(out, "\nmemory {\n  arena %" PRId64 " live %" PRId64, x->arena_bytes,
 		   x->live_bytes);
-	buf_printf(out, " state %" PRId64 " slot %" PRId64 "\n", x->state_bytes, x->slot_bytes);
-	buf_printf(out, "  sections param %" PRId64 " grad %" PRId64 " m %" PRId64, x->param,
-		   x->grad, x->m);
-	buf_printf(out, " v %" PRId64 " const %" PRId64 " slots %" PRId64, x->v, x->consts,
-		   x->slots);
+	buf_printf(out, " state %" PRId64 " slot %" PRId64 "\n", x->sec_bytes[SEC_param],
+		   x->slot_bytes);
+	buf_printf(out, "  sections param %" PRId64 " grad %" PRId64 " m %" PRId64,
+		   x->sec[SEC_param], x->sec[SEC_grad], x->sec[SEC_m]);
+	buf_printf(out, " v %" PRId64 " const %" PRId64 " slots %" PRId64, x->sec[SEC_v],
+		   x->consts, x->slots);
 	buf_printf(out, " cots %" PRId64 " carry %" PRId64 " scratch %" PRId64 "\n", x->cots,
 		   x->carry, x->scratch);
 	print_list("param", x->param_at, m->nparams, out);

@@ -183,8 +183,9 @@ Live *
 live_new(const Verify *v, const Stage *stage)
 {
 	const Module *m = v->m;
-	const Memory *x = &m->mem;
-	const int64_t state[] = {x->param, x->grad, x->m, x->v};
+	const Memory *x = &m->mem[0];
+	const int64_t state[] = {x->sec[SEC_param], x->sec[SEC_grad], x->sec[SEC_m],
+				 x->sec[SEC_v]};
 	Live *w = NEW(v->tmp, Live);
 
 	*w = (Live){
@@ -195,7 +196,7 @@ live_new(const Verify *v, const Stage *stage)
 	count_runs(w);
 	find_inputs(w);
 	for (uint32_t i = 0; i < COUNTOF(state); i++)
-		fixed(w, state[i], x->state_bytes, i);
+		fixed(w, state[i], x->sec_bytes[SEC_param], i);
 	for (uint32_t i = 0; i < m->nconsts; i++)
 		fixed(w, x->consts + x->const_at[i], type_bytes(m, NULL, &m->consts[i]), 4 + i);
 	return w;
@@ -206,7 +207,7 @@ live_new(const Verify *v, const Stage *stage)
 static int64_t
 slot_at(const Live *w, uint32_t t)
 {
-	return w->v->m->mem.slots + (int64_t)(t % w->slots) * w->v->m->mem.slot_bytes;
+	return w->v->m->mem[0].slots + (int64_t)(t % w->slots) * w->v->m->mem[0].slot_bytes;
 }
 
 bool
@@ -215,7 +216,7 @@ live_input(Live *w, uint32_t action, uint32_t t)
 	const Module *m = w->v->m;
 
 	for (uint32_t i = 0; i < m->ninputs && w->ok; i++) {
-		int64_t at = slot_at(w, t) + m->mem.input_at[i];
+		int64_t at = slot_at(w, t) + m->mem[0].input_at[i];
 
 		begin(w, action,
 		      (Region){BUF_input, i, t % w->slots, UINT32_MAX, m->inputs[i].name, at,
@@ -228,7 +229,7 @@ static void
 scratch(Live *w, uint32_t action, BodyKind k, uint32_t n)
 {
 	const Body *b = body_of(w, n, k);
-	int64_t at = w->v->m->mem.scratch;
+	int64_t at = w->v->m->mem[0].scratch;
 	char what[200];
 
 	snprintf(what, sizeof(what), "the scratch of %s of %s", body_str[k],
@@ -243,7 +244,7 @@ static void
 run_forward(Live *w, uint32_t action, uint32_t n, uint32_t t)
 {
 	const Module *m = w->v->m;
-	int64_t at = slot_at(w, t) + m->mem.slot_at[n];
+	int64_t at = slot_at(w, t) + m->mem[0].slot_at[n];
 
 	if (!w->ran[n]) return;
 	w->left[(size_t)n * w->slots + t % w->slots] = w->ran[n];
@@ -265,14 +266,15 @@ begin_cots(Live *w, uint32_t action, uint32_t n)
 		uint32_t k;
 		int64_t at;
 
-		if (ref.kind != REF_result || !dx || !m->mem.cot_of) continue;
+		if (ref.kind != REF_result || !dx || !m->mem[0].cot_of) continue;
 		if (!port_of(w, ref.i, BK_B, PORT_cot, ref.result) &&
 		    !port_of(w, ref.i, BK_W, PORT_cot, ref.result))
 			continue; /* nobody wants it */
 		f = body_of(w, ref.i, BK_F);
 		out = port_of(w, ref.i, BK_F, PORT_out, ref.result);
-		k = m->mem.cot_of[ref.i] + ref.result;
-		at = m->mem.cots + m->mem.cot[k].at + (ref.i % 2 ? m->mem.cot[k].alt : 0);
+		k = m->mem[0].cot_of[ref.i] + ref.result;
+		at = m->mem[0].cots + m->mem[0].cot[k].at +
+		     (ref.i % 2 ? m->mem[0].cot[k].alt : 0);
 		if (out && w->ran[ref.i])
 			begin(w, action,
 			      (Region){
@@ -288,7 +290,7 @@ begin_carry(Live *w, uint32_t action, uint32_t n)
 	const LayerType *l = type_of(w, n);
 
 	for (uint32_t c = 0; l->carry_at && c < l->ncarry; c++) {
-		int64_t at = m->mem.carry + l->carry_at[c];
+		int64_t at = m->mem[0].carry + l->carry_at[c];
 
 		if (l->carry_at[c] < 0) continue;
 		begin(w, action,

@@ -313,7 +313,7 @@ inside(const Verify *v, const char *what, int64_t at, int64_t bytes, int64_t roo
 static bool
 arrays_there(const Verify *v)
 {
-	const Memory *x = &v->m->mem;
+	const Memory *x = &v->m->mem[0];
 
 	if ((v->m->nparams && !x->param_at) || (v->m->nconsts && !x->const_at) ||
 	    (v->m->ninputs && !x->input_at) || (v->m->ninsts && !x->slot_at)) {
@@ -343,9 +343,9 @@ verify_states(const Verify *v)
 		const char *name = name_str(m->names, m->params[p].name);
 		int64_t bytes = m->plan.ranks > 1 ? 0 : type_bytes(m, NULL, &m->params[p].type);
 
-		inside(v, name, m->mem.param_at[p], bytes, m->mem.state_bytes);
-		l[p] =
-		    (Life){.v = p, .at = m->mem.param_at[p], .end = m->mem.param_at[p] + bytes};
+		inside(v, name, m->mem[0].param_at[p], bytes, m->mem[0].sec_bytes[SEC_param]);
+		l[p] = (Life){
+		    .v = p, .at = m->mem[0].param_at[p], .end = m->mem[0].param_at[p] + bytes};
 	}
 	qsort(l, m->nparams, sizeof(*l), by_at);
 	for (uint32_t i = 1; i < m->nparams; i++)
@@ -396,15 +396,15 @@ void
 verify_memory(const Verify *v)
 {
 	const Module *m = v->m;
-	const Memory *x = &m->mem;
+	const Memory *x = &m->mem[0];
 	const struct {
 		const char *what;
 		int64_t at, bytes;
 	} section[] = {
-	    {"section param", x->param, x->state_bytes},
-	    {"section grad", x->grad, 0},
-	    {"section m", x->m, 0},
-	    {"section v", x->v, 0},
+	    {"section param", x->sec[SEC_param], x->sec_bytes[SEC_param]},
+	    {"section grad", x->sec[SEC_grad], 0},
+	    {"section m", x->sec[SEC_m], 0},
+	    {"section v", x->sec[SEC_v], 0},
 	    {"section const", x->consts, 0},
 	    {"section slots", x->slots, x->slot_bytes},
 	    {"section cots", x->cots, 0},

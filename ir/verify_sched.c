@@ -272,6 +272,8 @@ run_range(Run *r, uint32_t from, uint32_t to, Turn turn)
 			else
 				run_body(r, i, (uint32_t)n, turn.mb);
 			break;
+		case ACT_start:
+		case ACT_wait:
 		case ACT_end:
 		case ACT_COUNT: break;
 		}

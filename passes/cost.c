@@ -166,6 +166,8 @@ flops_attention_grad(const Module *m, const Body *b, const Op *op)
 #define flops_all_gather     flops_none
 #define flops_reduce_scatter flops_none
 #define flops_all_to_all     flops_none
+#define flops_part           flops_none
+#define flops_reshard        flops_none
 
 static FlopsRule *const flops_rule[OP_COUNT] = {
     [OP_none] = flops_none,

@@ -603,6 +603,8 @@ grad_attention(Grad *g, const Op *op, Val dy)
 #define grad_all_gather     NONE("communication comes after differentiation")
 #define grad_reduce_scatter NONE("communication comes after differentiation")
 #define grad_all_to_all     NONE("communication comes after differentiation")
+#define grad_part           NONE("communication comes after differentiation")
+#define grad_reshard        NONE("communication comes after differentiation")
 
 /* dy is the cotangent of the first result; a rule of an op with more looks at the others itself. */
 static const struct GradRule {

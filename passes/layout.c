@@ -148,11 +148,11 @@ cot_bytes(const Module *m, uint32_t inst, uint16_t r)
 	return out ? type_bytes(m, ir_mesh(m, f), val_type(f, out->v)) : 0;
 }
 
-/* Fills m->mem.cot, offsets from m->mem.cots; returns the bytes of the section. */
+/* Fills m->mem[0].cot, offsets from m->mem[0].cots; returns the bytes of the section. */
 static int64_t
 layout_cots(Ctx *c, Module *m)
 {
-	Memory *x = &m->mem;
+	Memory *x = &m->mem[0];
 	x->cot_of = NEW_N(m->arena, uint32_t, m->ninsts);
 	x->ncot = 0;
 	for (uint32_t i = 0; i < m->ninsts; i++) {
@@ -205,17 +205,18 @@ any_port(const Module *m, PortKind kind)
 static int64_t
 layout_state(Module *m)
 {
-	Memory *x = &m->mem;
+	Memory *x = &m->mem[0];
 	int64_t top = 0;
 	x->param_at = NEW_N(m->arena, int64_t, m->nparams);
-	x->state_bytes = 0;
+	x->sec_bytes[SEC_param] = 0;
 	for (uint32_t i = 0; i < m->nparams; i++)
-		x->param_at[i] = take(&x->state_bytes, type_bytes(m, NULL, &m->params[i].type));
-	x->param = take(&top, x->state_bytes);
+		x->param_at[i] =
+		    take(&x->sec_bytes[SEC_param], type_bytes(m, NULL, &m->params[i].type));
+	x->sec[SEC_param] = take(&top, x->sec_bytes[SEC_param]);
 	bool train = !m->plan.forward_only;
-	x->grad = train ? take(&top, x->state_bytes) : -1;
-	x->m = train && any_port(m, PORT_m) ? take(&top, x->state_bytes) : -1;
-	x->v = train && any_port(m, PORT_v) ? take(&top, x->state_bytes) : -1;
+	x->sec[SEC_grad] = train ? take(&top, x->sec_bytes[SEC_param]) : -1;
+	x->sec[SEC_m] = train && any_port(m, PORT_m) ? take(&top, x->sec_bytes[SEC_param]) : -1;
+	x->sec[SEC_v] = train && any_port(m, PORT_v) ? take(&top, x->sec_bytes[SEC_param]) : -1;
 	x->consts = top;
 	x->const_at = NEW_N(m->arena, int64_t, m->nconsts);
 	int64_t in_consts = 0;
@@ -281,7 +282,8 @@ choose_tail(const Module *m, const Stack *s, int64_t *height, int64_t *above)
 static void
 layout_sections(Ctx *c, Module *m)
 {
-	Memory *x = &m->mem;
+	m->mem = NEW_N(m->arena, Memory, m->plan.nstages);
+	Memory *x = &m->mem[0];
 	Stack s = {NEW_N(c->tmp, int64_t, m->ninsts), NEW_N(c->tmp, int64_t, m->ninsts),
 		   m->ninsts};
 	uint32_t slots =

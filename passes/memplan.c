@@ -34,7 +34,7 @@ result_bytes(const Module *m, uint32_t inst, uint16_t r)
 static void
 set_alive(Walk *w, uint32_t inst, uint16_t r, bool on)
 {
-	uint32_t k = w->m->mem.cot_of[inst] + r;
+	uint32_t k = w->m->mem[0].cot_of[inst] + r;
 	if (w->cot_alive[k] == on) return;
 	w->cot_alive[k] = on;
 	w->cots += on ? result_bytes(w->m, inst, r) : -result_bytes(w->m, inst, r);
@@ -94,7 +94,7 @@ walk(Walk *w, const Action *a, uint32_t n)
 static int64_t
 live_bytes(Ctx *c, const Module *m)
 {
-	const Memory *x = &m->mem;
+	const Memory *x = &m->mem[0];
 	Walk w = {.c = c, .m = m, .cot_alive = NEW_N(c->tmp, bool, x->ncot)};
 	w.base = x->slots;
 	for (uint32_t i = 0; i < m->ninputs; i++) {
@@ -116,7 +116,7 @@ bool
 pass_mem(Ctx *c, Module *m)
 {
 	layout_module(c, m);
-	m->mem.live_bytes = live_bytes(c, m);
+	m->mem[0].live_bytes = live_bytes(c, m);
 	m->level = LV_mem;
 	return true;
 }

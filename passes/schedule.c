@@ -56,7 +56,8 @@ ref_at(const Module *m, Ref r)
 	while (r.kind == REF_result) {
 		const Instance *n = &m->insts[r.i];
 		const LayerType *t = &m->types[n->type];
-		if (t->out_at[r.result] >= 0) return m->mem.slot_at[r.i] + t->out_at[r.result];
+		if (t->out_at[r.result] >= 0)
+			return m->mem[0].slot_at[r.i] + t->out_at[r.result];
 		const Body *f = &m->bodies[t->body[BK_F]];
 		Val v = ir_find_port(f, PORT_out, r.result)->v;
 		Ref from = {0};
@@ -65,14 +66,14 @@ ref_at(const Module *m, Ref r)
 				from = n->args[f->ports[i].slot];
 		r = from;
 	}
-	return r.kind == REF_input ? m->mem.input_at[r.i] : -1;
+	return r.kind == REF_input ? m->mem[0].input_at[r.i] : -1;
 }
 
 static void
 trace_cot(TraceBuf *b, const Module *m, uint32_t inst, uint16_t result)
 {
-	if (!m->mem.cot_of) return;
-	const Cot *cot = &m->mem.cot[m->mem.cot_of[inst] + result];
+	if (!m->mem[0].cot_of) return;
+	const Cot *cot = &m->mem[0].cot[m->mem[0].cot_of[inst] + result];
 	trace(b, cot->at, true);
 	trace(b, cot->alt, false);
 	trace(b, cot->shared, false);
@@ -85,7 +86,7 @@ trace_inst(Arena *tmp, const Module *m, uint32_t i)
 	const Instance *n = &m->insts[i];
 	const LayerType *t = &m->types[n->type];
 	trace(&b, n->type, false);
-	trace(&b, m->mem.slot_at[i], true);
+	trace(&b, m->mem[0].slot_at[i], true);
 	for (uint16_t a = 0; a < t->nargs; a++) {
 		Ref r = n->args[a];
 		trace(&b, (int64_t)r.kind, false);
@@ -99,7 +100,7 @@ trace_inst(Arena *tmp, const Module *m, uint32_t i)
 	for (uint32_t w = 0; w < t->nweights; w++) {
 		const Param *p = &m->params[n->params[w]];
 		trace(&b, n->params[w], true);
-		trace(&b, m->mem.param_at[n->params[w]], true);
+		trace(&b, m->mem[0].param_at[n->params[w]], true);
 		trace(&b, p->owner == i, false);
 	}
 	return (Trace){b.v, b.steps, b.n};

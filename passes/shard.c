@@ -316,6 +316,8 @@ shard_attention(Shard *s, const Op *op, uint32_t at)
 #define shard_all_gather     strict
 #define shard_reduce_scatter strict
 #define shard_all_to_all     strict
+#define shard_part           strict
+#define shard_reshard        strict
 
 static ShardRule *const shard_rule[OP_COUNT] = {
     [OP_none] = strict,

@@ -120,11 +120,12 @@ static void
 add_lasting(Bytes *b, const bool *frame)
 {
 	const Module *m = b->m;
-	const Memory *x = &m->mem;
-	const int64_t at[] = {x->param, x->grad, x->m, x->v};
+	const Memory *x = &m->mem[0];
+	const int64_t at[] = {x->sec[SEC_param], x->sec[SEC_grad], x->sec[SEC_m],
+			      x->sec[SEC_v]};
 	b->n = 0;
 	for (uint32_t k = 0; k < COUNTOF(at); k++)
-		if (at[k] >= 0) add(b, "state", k, at[k], x->state_bytes);
+		if (at[k] >= 0) add(b, "state", k, at[k], x->sec_bytes[SEC_param]);
 	for (uint32_t i = 0; i < m->nconsts; i++)
 		add(b, "const", i, x->consts + x->const_at[i],
 		    type_bytes(m, NULL, &m->consts[i]));
@@ -143,17 +144,17 @@ add_running(Bytes *b, uint32_t inst, BodyKind bk, const bool *cot)
 {
 	const Module *m = b->m;
 	const LayerType *t = &m->types[m->insts[inst].type];
-	add(b, "scratch", inst, m->mem.scratch, m->bodies[t->body[bk]].scratch_bytes);
+	add(b, "scratch", inst, m->mem[0].scratch, m->bodies[t->body[bk]].scratch_bytes);
 	for (uint32_t i = 0; i < m->ninsts; i++)
 		for (uint16_t r = 0; r < m->types[m->insts[i].type].nouts; r++) {
-			const Cot *x = &m->mem.cot[m->mem.cot_of[i] + r];
-			if (cot[m->mem.cot_of[i] + r])
-				add(b, "cot", i, m->mem.cots + x->at + (i & 1 ? x->alt : 0),
+			const Cot *x = &m->mem[0].cot[m->mem[0].cot_of[i] + r];
+			if (cot[m->mem[0].cot_of[i] + r])
+				add(b, "cot", i, m->mem[0].cots + x->at + (i & 1 ? x->alt : 0),
 				    port_bytes(m, i, BK_F, PORT_out, r));
 		}
 	for (uint32_t i = 0; (bk == BK_B || bk == BK_W) && i < t->ncarry; i++)
 		if (t->carry_at[i] >= 0)
-			add(b, "carry", i, m->mem.carry + t->carry_at[i],
+			add(b, "carry", i, m->mem[0].carry + t->carry_at[i],
 			    type_bytes(m, ir_mesh(m, &m->bodies[t->body[bk]]), &t->carry[i]));
 }
 
@@ -162,11 +163,12 @@ mark_cots(const Module *m, uint32_t inst, BodyKind bk, bool *cot)
 {
 	const LayerType *t = &m->types[m->insts[inst].type];
 	for (uint16_t r = 0; r < t->nouts; r++)
-		if (port_bytes(m, inst, bk, PORT_cot, r)) cot[m->mem.cot_of[inst] + r] = true;
+		if (port_bytes(m, inst, bk, PORT_cot, r))
+			cot[m->mem[0].cot_of[inst] + r] = true;
 	for (uint16_t a = 0; a < t->nargs; a++) {
 		Ref ref = m->insts[inst].args[a];
 		if (ref.kind == REF_result && port_bytes(m, inst, bk, PORT_dx, a))
-			cot[m->mem.cot_of[ref.i] + ref.result] = true;
+			cot[m->mem[0].cot_of[ref.i] + ref.result] = true;
 	}
 }
 
@@ -183,13 +185,13 @@ step(Bytes *b, uint32_t inst, BodyKind bk, bool *frame, bool *cot)
 	add_lasting(b, frame);
 	add_running(b, inst, bk, cot);
 	for (uint32_t i = 0; i < b->n; i++)
-		check(b->s[i].at >= 0 && b->s[i].end <= m->mem.arena_bytes,
+		check(b->s[i].at >= 0 && b->s[i].end <= m->mem[0].arena_bytes,
 		      "%s: %s %u lies outside the arena", when, b->s[i].what, b->s[i].i);
 	disjoint(b, when);
 	if (bk == BK_W || (bk == BK_B && !t->body[BK_W])) {
 		frame[inst] = false;
 		for (uint16_t r = 0; r < t->nouts; r++)
-			cot[m->mem.cot_of[inst] + r] = false;
+			cot[m->mem[0].cot_of[inst] + r] = false;
 	}
 }
 
@@ -197,7 +199,7 @@ static void
 check_step(const Module *m)
 {
 	Bytes *b = calloc(1, sizeof *b);
-	bool *frame = calloc(m->ninsts + 1, 1), *cot = calloc(m->mem.ncot + 1, 1);
+	bool *frame = calloc(m->ninsts + 1, 1), *cot = calloc(m->mem[0].ncot + 1, 1);
 	const Action *a = m->actions + m->plan.stages[0].action;
 	b->m = m;
 	for (uint32_t i = 0; i < m->plan.stages[0].nactions; i++) {
@@ -348,7 +350,7 @@ run(const Case *k, bool values, bool tight)
 	for (uint32_t b = 1; b < m->nbodies; b++)
 		check_body(m, &m->bodies[b]);
 	check_step(m);
-	double ratio = (double)m->mem.arena_bytes / (double)m->mem.live_bytes;
+	double ratio = (double)m->mem[0].arena_bytes / (double)m->mem[0].live_bytes;
 	check(ratio >= 1 && (!tight || ratio <= 1.02),
 	      "%s mb %u rc %d: arena %.4f x what is alive", k->path, k->mb, (int)k->rc, ratio);
 	if (values) check_values(&j, k);

@@ -778,7 +778,7 @@ test_collectives(void)
 	expect_ranks("reduce_scatter on 4",
 		     RANKED("4", "dp:4",
 			    " arg 0 %x : f32[a@dp b]\n"
-			    " %s = sum %x {axes=[a]} : f32[b +dp]\n %y = reduce_scatter %s "
+			    " %s = sum %x {axes=[a]} : f32[b +dp]\n %y, _ = reduce_scatter %s "
 			    "{over=[dp] axis=b} : f32[b@dp]\n out 0 %y\n"),
 		     x, sum, 8);
 	expect_ranks("all_gather on 2, uneven",

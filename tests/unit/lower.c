@@ -275,7 +275,7 @@ test_plan(void)
 	Ctx c = context(stderr);
 	Module *m = compile(&c, mlp, NULL);
 	CHECK(m->plan.microbatches == 1 && m->plan.runs[0].recompute == RC_none);
-	int64_t whole = m->mem.arena_bytes;
+	int64_t whole = m->mem[0].arena_bytes;
 	done(&c);
 
 	c = context(
@@ -283,7 +283,7 @@ test_plan(void)
 	c.memory_bytes = whole - 64;
 	m = compile(&c, mlp, NULL);
 	CHECK(m->plan.microbatches == 2 && m->plan.runs[0].recompute == RC_none &&
-	      m->mem.arena_bytes <= whole - 64);
+	      m->mem[0].arena_bytes <= whole - 64);
 	done(&c);
 
 	FILE *null = fopen("/dev/null", "w");

@@ -274,7 +274,7 @@ static const Case good[] = {
     {"sgd", "f32 ffn,f32 ffn,f32 ffn,f64,f64", "momentum=0.9|decay=0|lr=1", "f32 ffn, f32 ffn"},
     {"all_reduce", "f32 seq +0 +1", "over=1", "f32 seq +0"},
     {"all_gather", "f32 seq@0.1", "over=1|axis=seq", "f32 seq@0"},
-    {"reduce_scatter", "f32 seq@0 +1", "over=1|axis=seq", "f32 seq@0.1"},
+    {"reduce_scatter", "f32 seq@0 +1", "over=1|axis=seq", "f32 seq@0.1, f32 seq@0 +1"},
     {"all_to_all", "f32 seq@1 heads", "over=1|axis=seq|to=heads", "f32 seq heads@1"},
 };
 

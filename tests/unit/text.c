@@ -386,26 +386,24 @@ to_mem(Module *m)
 	m->types[1].carry_at = offsets(m, 1, -2);
 	m->types[1].slot_frame = 128;
 	m->types[1].carry_frame = 64;
-	m->mem = (Memory){.arena_bytes = 1 << 20,
-			  .live_bytes = 99,
-			  .param = 0,
-			  .grad = 64,
-			  .m = -1,
-			  .v = -1,
-			  .state_bytes = 17,
-			  .consts = 128,
-			  .slots = 192,
-			  .slot_bytes = 256,
-			  .cots = 320,
-			  .carry = 384,
-			  .scratch = 448,
-			  .ncot = 2};
-	m->mem.param_at = offsets(m, 3, 0);
-	m->mem.const_at = offsets(m, 1, 0);
-	m->mem.input_at = offsets(m, 1, 64);
-	m->mem.slot_at = offsets(m, 2, 128);
-	m->mem.cot_of = arena_dup(m->arena, cot_of, sizeof(cot_of));
-	m->mem.cot = arena_dup(m->arena, cot, sizeof(cot));
+	m->mem = NEW_N(m->arena, Memory, 2);
+	m->mem[0] = (Memory){.arena_bytes = 1 << 20,
+			     .live_bytes = 99,
+			     .sec = {0, 64, -1, -1},
+			     .sec_bytes = {17},
+			     .consts = 128,
+			     .slots = 192,
+			     .slot_bytes = 256,
+			     .cots = 320,
+			     .carry = 384,
+			     .scratch = 448,
+			     .ncot = 2};
+	m->mem[0].param_at = offsets(m, 3, 0);
+	m->mem[0].const_at = offsets(m, 1, 0);
+	m->mem[0].input_at = offsets(m, 1, 64);
+	m->mem[0].slot_at = offsets(m, 2, 128);
+	m->mem[0].cot_of = arena_dup(m->arena, cot_of, sizeof(cot_of));
+	m->mem[0].cot = arena_dup(m->arena, cot, sizeof(cot));
 }
 
 /* The module at a level. */
@@ -572,7 +570,7 @@ static void ch_attr_int(Module *m) { m->bodies[2].ops[2].attrs[2].i = INT64_MIN;
 static void ch_attr_num(Module *m) { m->bodies[2].ops[3].attrs[1].num = -INFINITY; }
 static void ch_type_name(Module *m) { m->types[1].name = name_of(m->names, "recompute"); }
 static void ch_type_body(Module *m) { m->types[1].body[BK_const] = m->const_body; }
-static void ch_type_outs(Module *m) { m->types[1].nouts = 0; m->nreports = 0; m->mem.ncot = 0; m->mem.cot_of = NULL; }
+static void ch_type_outs(Module *m) { m->types[1].nouts = 0; m->nreports = 0; m->mem[0].ncot = 0; m->mem[0].cot_of = NULL; }
 static void ch_type_weight(Module *m) { m->types[1].weights[0].name = name_of(m->names, ""); }
 static void ch_type_weight_type(Module *m) { m->types[1].weights[0].type.n = 0; }
 static void ch_type_saved(Module *m) { m->types[0].saved[0].ax[0].nshard = 0; }
@@ -592,26 +590,26 @@ static void ch_inst_rate(Module *m) { m->insts[0].rates[0] = 0.1 + 0.2; }
 static void ch_inst_loc(Module *m) { m->insts[0].loc.len = 0; }
 static void ch_report_name(Module *m) { m->reports[0].name = name_of(m->names, "cost"); }
 static void ch_report_ref(Module *m) { m->reports[0].ref.i = 0; }
-static void ch_mem_arena(Module *m) { m->mem.arena_bytes++; }
-static void ch_mem_live(Module *m) { m->mem.live_bytes++; }
-static void ch_mem_param(Module *m) { m->mem.param++; }
-static void ch_mem_grad(Module *m) { m->mem.grad++; }
-static void ch_mem_m(Module *m) { m->mem.m++; }
-static void ch_mem_v(Module *m) { m->mem.v++; }
-static void ch_mem_state(Module *m) { m->mem.state_bytes++; }
-static void ch_mem_consts(Module *m) { m->mem.consts++; }
-static void ch_mem_slots(Module *m) { m->mem.slots++; }
-static void ch_mem_slot(Module *m) { m->mem.slot_bytes++; }
-static void ch_mem_cots(Module *m) { m->mem.cots++; }
-static void ch_mem_carry(Module *m) { m->mem.carry++; }
-static void ch_mem_scratch(Module *m) { m->mem.scratch++; }
-static void ch_mem_param_at(Module *m) { m->mem.param_at[2]++; }
-static void ch_mem_const_at(Module *m) { m->mem.const_at[0]++; }
-static void ch_mem_input_at(Module *m) { m->mem.input_at[0]++; }
-static void ch_mem_slot_at(Module *m) { m->mem.slot_at[1]++; }
-static void ch_cot_at(Module *m) { m->mem.cot[1].at++; }
-static void ch_cot_alt(Module *m) { m->mem.cot[0].alt = 0; }
-static void ch_cot_shared(Module *m) { m->mem.cot[0].shared = true; }
+static void ch_mem_arena(Module *m) { m->mem[0].arena_bytes++; }
+static void ch_mem_live(Module *m) { m->mem[0].live_bytes++; }
+static void ch_mem_param(Module *m) { m->mem[0].sec[SEC_param]++; }
+static void ch_mem_grad(Module *m) { m->mem[0].sec[SEC_grad]++; }
+static void ch_mem_m(Module *m) { m->mem[0].sec[SEC_m]++; }
+static void ch_mem_v(Module *m) { m->mem[0].sec[SEC_v]++; }
+static void ch_mem_state(Module *m) { m->mem[0].sec_bytes[SEC_param]++; }
+static void ch_mem_consts(Module *m) { m->mem[0].consts++; }
+static void ch_mem_slots(Module *m) { m->mem[0].slots++; }
+static void ch_mem_slot(Module *m) { m->mem[0].slot_bytes++; }
+static void ch_mem_cots(Module *m) { m->mem[0].cots++; }
+static void ch_mem_carry(Module *m) { m->mem[0].carry++; }
+static void ch_mem_scratch(Module *m) { m->mem[0].scratch++; }
+static void ch_mem_param_at(Module *m) { m->mem[0].param_at[2]++; }
+static void ch_mem_const_at(Module *m) { m->mem[0].const_at[0]++; }
+static void ch_mem_input_at(Module *m) { m->mem[0].input_at[0]++; }
+static void ch_mem_slot_at(Module *m) { m->mem[0].slot_at[1]++; }
+static void ch_cot_at(Module *m) { m->mem[0].cot[1].at++; }
+static void ch_cot_alt(Module *m) { m->mem[0].cot[0].alt = 0; }
+static void ch_cot_shared(Module *m) { m->mem[0].cot[0].shared = true; }
 
 /* clang-format on */
 
