@@ -6,6 +6,7 @@
  *   codegen  one C source per stage, a Makefile, a manifest
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -74,6 +75,22 @@ fill_ctx(Ctx *c, const Options *o)
 					 "a whole number from 1 to 4096");
 		c->threads = (uint32_t)n;
 	}
+	if (o->ranks && strcmp(o->ranks, "auto") == 0) {
+		c->ranks_auto = true;
+	} else if (o->ranks) {
+		if (!parse_whole(o->ranks, 1, 1 << 20, &n))
+			return bad_value("--ranks", o->ranks,
+					 "auto or a whole number from 1 to 1048576");
+		c->ranks = (uint32_t)n;
+	}
+	if (o->schedule) {
+		int k = 0;
+		while (k < 2 && strcmp(schedule_str[k], o->schedule) != 0)
+			k++;
+		if (k == 2) return bad_value("--schedule", o->schedule, "gpipe or 1f1b");
+		c->schedule = (Schedule)k;
+		c->schedule_given = true;
+	}
 	if (o->memory && !parse_bytes(o->memory, &c->memory_bytes))
 		return bad_value("--memory", o->memory, "a size such as 512M, 2.5GiB or 80GB");
 	if (o->target && strcmp(o->target, "host") != 0)
@@ -122,7 +139,7 @@ static int
 emit_level(const Options *o)
 {
 	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
-	if (strcmp(o->emit, "plan-text") == 0) return LV_plan;
+	if (strcmp(o->emit, "plan-ir") == 0) return LV_plan;
 	int level = 0;
 	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
 		level++;
@@ -167,7 +184,11 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 	if (c->bf16_as_f32)
 		buf_puts(&b, "note    the model says bf16; on the host that is f32\n");
 	plan_summary(m, &b);
-	buf_printf(&b, "now:  make -C %s && %s/stage_0 --help\n", dir, dir);
+	if (m->plan.ranks > 1)
+		buf_printf(&b, "now:  make -C %s && mpirun -np %" PRIu32 " %s/stage_* --help\n",
+			   dir, m->plan.ranks, dir);
+	else
+		buf_printf(&b, "now:  make -C %s && %s/stage_0 --help\n", dir, dir);
 	fputs(b.s, stdout);
 }
 
@@ -202,10 +223,10 @@ run(Ctx *c, const Options *o)
 	const int level = emit_level(o);
 	if (level == LV_COUNT)
 		return bad_value("--emit", o->emit,
-				 "ast, graph, train, plan, plan-text, spmd, sched, mem or gir");
+				 "ast, graph, train, plan, plan-ir, spmd, sched, mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
-				"--emit=LEVEL prints one\n");
+				"--emit=plan or --emit=LEVEL prints one\n");
 		return 2;
 	}
 	Module *m = load(c, o);
@@ -215,7 +236,7 @@ run(Ctx *c, const Options *o)
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);
-		if (strcmp(o->emit, "plan-text") == 0)
+		if (strcmp(o->emit, "plan") == 0)
 			plan_print(m, &b);
 		else
 			ir_print(m, &b);

@@ -34,6 +34,10 @@ static const OptDef defs[] = {
      "none, selective or full; default: the least that fits"},
     {"--memory", "BYTES", TEXT(memory),
      "a rank's memory, as in 512M or 16GiB; default: 80 % of this machine's"},
+    {"--ranks", "N", TEXT(ranks),
+     "plan for N ranks; auto: as many of this machine's cores as pay; default: 1"},
+    {"--schedule", "NAME", TEXT(schedule),
+     "gpipe or 1f1b, the order of microbatches in a pipeline; default: the faster"},
     {"--threads", "N", TEXT(threads), "threads of one rank; default: all the cores it may use"},
     {"--forward", NULL, FLAG(forward),
      "a program without gradients: validation loss and sampling only"},
@@ -41,8 +45,8 @@ static const OptDef defs[] = {
     {"--cluster", "FILE", TEXT(cluster),
      "plan for the machine this describes; needs a release with many ranks"},
     {"--emit", "WHAT", TEXT(emit),
-     "print ast, graph, train, plan, plan-text (a file for --plan), spmd, sched, mem or "
-     "gir (as far as it went) and stop"},
+     "print ast, plan (a file for --plan), the program at level graph, train, plan-ir, "
+     "spmd, sched, mem or gir (as far as it went), and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
     {"-d", "PASS,..", TEXT(dump),
      "print the module after these passes (all: every one) on stderr"},

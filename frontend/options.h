@@ -13,11 +13,11 @@ struct Options {
 	const char *file;   /* .gdl, or a dump of any level (.gir) */
 	const char *out;    /* -o DIR */
 	const char *target; /* "host" */
-	const char *emit;   /* ast, a level, or plan text; NULL: programs */
+	const char *emit;   /* ast, a level, plan (its text) or plan-ir; NULL: programs */
 	const char *stop_after, *dump, *dump_dir;
 	const char *plan, *cluster;
 	const char *recompute, *precision, *memory;
-	const char *microbatches, *threads;
+	const char *microbatches, *threads, *ranks, *schedule;
 	const char *set[64];
 	int nset;
 	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;

@@ -435,7 +435,10 @@ typedef struct Ctx {
 	bool recompute_given;  /* ... at all; otherwise the plan pass chooses the least that fits */
 	uint32_t microbatches; /* asked for; 0 = choose */
 	uint32_t threads;      /* 0 = all */
-	uint32_t ranks;        /* asked for; 0 = choose */
+	uint32_t ranks;        /* asked for; 0 = one, or as many as --plan says */
+	bool ranks_auto;       /* the best of 1 .. the cores this process may use */
+	Schedule schedule;     /* asked for */
+	bool schedule_given;   /* ... at all */
 	int64_t memory_bytes;  /* limit of one rank's arena; 0 = 80 % of this machine's memory */
 	bool forward_only;
 	bool bf16_as_f32; /* set by the front end: the model says bf16, which the host computes in f32 */

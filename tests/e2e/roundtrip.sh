@@ -6,7 +6,7 @@ for model in gpt llama; do
 	"$GV" $file -o "$T/a" --quiet || fail "$file"
 	"$GV" $file --roundtrip -o "$T/b" --quiet || fail "$file --roundtrip"
 	diff -r "$T/a/src" "$T/b/src" || fail "$model: --roundtrip changes the program"
-	for level in graph train plan spmd sched mem; do
+	for level in graph train plan-ir spmd sched mem; do
 		"$GV" $file --emit=$level >"$T/$level.gir" || fail "--emit=$level"
 		"$GV" "$T/$level.gir" --emit=$level | cmp - "$T/$level.gir" || fail "$model: the dump of level $level does not print as it was read"
 		rm -rf "$T/c"
