@@ -545,6 +545,104 @@ typedef struct Access {
 } Access;
 bool ir_access(const Module *m, const Body *b, Val v, Access *out);
 
+/* ==== ranks.c: which rank has what ==== */
+const Strategy *ir_run_of(const Module *m, uint32_t inst);  /* NULL: in no run */
+uint32_t ir_stage_of(const Module *m, uint32_t inst);       /* plan.nstages: in none */
+unsigned ir_dp_mask(const Mesh *mesh);                      /* bit k: mesh axis k is dp, of degree > 1 */
+uint32_t ir_dp_degree(const Mesh *mesh);                    /* of all dp axes together; 1 without */
+uint32_t ir_degree(const Mesh *mesh, unsigned axes);        /* product over bits 1.. of `axes` (mb left out) */
+unsigned ir_split(const Type *t);                           /* bit k: some axis of t is split over mesh axis k */
+int ir_zero(const Module *m, uint32_t inst);                /* of its run; 0 where dp has degree 1 */
+/* Coordinates of rank `rank` of a stage (ranks of all stages are counted through): [0] = 0, the microbatch; the last axis runs fastest. */
+void ir_coords(const Stage *s, const Mesh *mesh, uint32_t rank, uint32_t coord[MAX_MESH]);
+uint32_t ir_rank_at(const Stage *s, const Mesh *mesh, const uint32_t coord[MAX_MESH]);
+/* Its place among the group of `axes` it is in: mixed radix over those, the last fastest. */
+uint32_t ir_group_index(const Mesh *mesh, unsigned axes, const uint32_t coord[MAX_MESH]);
+/* Global positions [lo, hi) a rank has of axis k of t; hi <= lo where all of it is padding. */
+void ir_part(const Module *m, const Mesh *mesh, const Type *t, int k, const uint32_t coord[MAX_MESH], int64_t *lo, int64_t *hi);
+const Mesh *ir_inst_mesh(const Module *m, uint32_t inst);   /* of its bodies; NULL above level spmd */
+const Mesh *ir_param_mesh(const Module *m, uint32_t param); /* its type's: the mesh of the instance that owns it (of a copy: its first user) */
+const Mesh *val_mesh(const Module *m, const Body *b, Val v); /* a value's type's: ir_mesh but for what of a reshard is the producer's */
+
+/* The flat of an instance (level spmd on): the trained parameters it owns, end to end. One definition for all. */
+typedef struct FlatSpan { /* of the flat, with a gradient that is also pending over mesh axes that are not dp */
+	unsigned over;
+	int64_t at, bytes;
+} FlatSpan;
+typedef struct Flat {
+	uint32_t n;
+	uint32_t *param; /* [n] */
+	int64_t *at;     /* [n] bytes, in the flat; multiples of 64 */
+	int64_t *size;   /* [n] bytes of this rank's part of the parameter */
+	int64_t bytes;   /* of the whole flat, a multiple of 64 * dp; 0: nothing in it */
+	uint32_t dp;     /* its degree */
+	unsigned dp_mask;
+	int zero;
+	uint32_t nspans;
+	FlatSpan *span; /* first in the flat, one for each different `over` */
+	DType dt;
+} Flat;
+Flat ir_flat(const Module *m, Arena *a, uint32_t inst);
+bool ir_flat_split(int zero, Section s); /* does a rank keep only its range of the section? */
+
+/* ==== comm.c: what is sent to whom ==== (level spmd on)
+ * One description for interpreter, verifier, codegen and manifest. Every communication is a list of PRIMS: collectives of
+ * a communicator, and exchanges of boxes between the ranks of two meshes. */
+typedef enum PrimKind { PR_all_reduce, PR_reduce_scatter, PR_all_gather, PR_all_to_all, PR_exchange, PR_COUNT } PrimKind;
+
+/* A group of ranks within a stage, as digits of (rank - stage.rank): its members are where all other digits agree. */
+typedef struct Digit { uint32_t stride, degree; } Digit; /* outermost first; adjacent ones merged, degree > 1 */
+typedef struct CommGroup {
+	uint8_t n;
+	Digit d[MAX_MESH];
+} CommGroup;
+
+/* The communicators of a program, made in this order by all ranks: entry 0 is the world; entry e splits the ranks of
+ * every stage that has it by group[e * nstages + stage]. Equal sets of ranks are one entry; the j-th of one stage and of
+ * another are one entry. Ranks of a stage without it (n = 0) take no part. */
+typedef struct CommTable {
+	uint32_t n, nstages;
+	CommGroup *group;
+} CommTable;
+CommTable ir_comms(const Module *m, Arena *a);
+/* The entry of the group over mesh axes `over`; -1: the group is one rank, nothing is sent. */
+int ir_comm_find(const Module *m, const CommTable *t, uint32_t stage, const Mesh *mesh, unsigned over);
+uint32_t ir_comm_size(const Module *m, const CommTable *t, int comm, uint32_t stage);
+/* Ranks of the group that `rank` is in, ascending: member[ir_comm_size]. Returns which of them `rank` is. */
+uint32_t ir_comm_members(const Module *m, const CommTable *t, int comm, uint32_t rank, uint32_t *member);
+
+typedef struct Side { /* of an exchange */
+	uint32_t stage;
+	const Mesh *mesh;
+	Type type; /* pending sums: `from` has none but mb; of `to`, only ranks with coordinate 0 there receive */
+} Side;
+
+typedef struct Prim {
+	PrimKind kind;
+	int comm;       /* collectives */
+	bool max;       /* all_reduce: the greatest, not the sum */
+	bool add;       /* the result is added to what is there (exchange: into a gradient; reduce_scatter: ZeRO 2, 3) */
+	DType dt;
+	int64_t count;  /* collectives: elements of one rank: all_reduce and reduce_scatter of the operand, all_gather of the part a rank gives, all_to_all of all it gives */
+	int64_t at;     /* CK_grad, CK_param: bytes, where in the flat */
+	Side from, to;  /* exchange */
+	CommKind channel; /* exchange: messages of (from.stage, to.stage, channel) keep their order */
+} Prim;
+enum { MAX_PRIMS = 8 };
+/* What an ACT_start of a stage begins, in order; `i` is an instance or, for CK_lend and CK_return, a parameter. 0: nothing, for this stage. */
+uint32_t ir_prims(const Module *m, const CommTable *t, uint32_t stage, CommKind kind, uint32_t i, Prim out[MAX_PRIMS]);
+bool ir_op_prim(const Module *m, const CommTable *t, uint32_t stage, const Body *b, const Op *op, Prim *out); /* false: nothing is sent */
+bool ir_norm_prim(const Module *m, Prim *out); /* of ACT_norm: sum of squares and reports, doubles, over the world */
+
+/* What one rank sends (or receives, from == to included: a copy) in an exchange: boxes of global positions within a microbatch,
+ * along the axes of Side.type of `from` in order; elements in row-major order. At most one for each pair of ranks. */
+typedef struct Piece {
+	uint32_t from, to;
+	int64_t lo[MAX_AXES], hi[MAX_AXES];
+	int64_t count;
+} Piece;
+uint32_t ir_pieces(const Module *m, const Prim *p, uint32_t rank, bool sending, Arena *a, Piece **out);
+
 /* ==== infer.c ==== */
 /* Result types of an op from its operands and attributes. False after one diagnostic (NULL diag: ICE). */
 bool ir_infer(const Module *m, const Body *b, const Op *op, Diag *d, Type out[MAX_OUT]);

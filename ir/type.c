@@ -57,7 +57,8 @@ use_equal(const AxisUse *a, const AxisUse *b)
 bool
 type_equal(const Type *a, const Type *b)
 {
-	if (a->dt != b->dt || a->n != b->n || a->partial != b->partial) return false;
+	if (a->dt != b->dt || a->n != b->n || a->partial != b->partial || a->flat != b->flat)
+		return false;
 	for (int i = 0; i < a->n; i++)
 		if (!use_equal(&a->ax[i], &b->ax[i])) return false;
 	return true;
