@@ -383,7 +383,7 @@ cg_program(Ctx *c, const Module *m, Buf *out)
 	buf_puts(out, "#include <inttypes.h>\n#include <math.h>\n#include <stdio.h>\n#include "
 		      "<string.h>\n\n#include \"kernels.h\"\n\n");
 	buf_puts(out,
-		 "_Static_assert(GVRT_ABI == 1, \"made for version 1 of the runtime\");\n");
+		 "_Static_assert(GVRT_ABI == 2, \"made for version 2 of the runtime\");\n");
 	buf_printf(out, "_Static_assert(sizeof(real) == %d, \"made for --precision %s\");\n",
 		   g.f64 ? 8 : 4, g.f64 ? "f64" : "f32");
 	put_sizes(&g, out);

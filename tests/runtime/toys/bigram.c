@@ -140,7 +140,25 @@ consts(GvrtRun *r)
 }
 
 static const GvrtParam params[] = {
-    {"table", NULL, 0, 0, 0, 0, 0, TABLE, 2, {VOCAB, VOCAB}, GVRT_NORMAL, 0.02, 0, 1, 1},
+    {"table",
+     NULL,
+     0,
+     0,
+     0,
+     0,
+     0,
+     TABLE,
+     2,
+     {VOCAB, VOCAB},
+     GVRT_NORMAL,
+     0.02,
+     0,
+     1,
+     1,
+     NULL,
+     false,
+     false,
+     false},
     {"bias.",
      ".value",
      0,
@@ -155,7 +173,11 @@ static const GvrtParam params[] = {
      -0.1,
      0.1,
      0,
-     1},
+     1,
+     NULL,
+     false,
+     false,
+     false},
     {"last \"bias\"",
      NULL,
      0,
@@ -170,11 +192,15 @@ static const GvrtParam params[] = {
      CONST_AT,
      0,
      0,
-     1},
+     1,
+     NULL,
+     false,
+     false,
+     false},
 };
 static const GvrtInput inputs[] = {
-    {"tokens", SEQ, TOKENS, GVRT_I32, VOCAB},
-    {"labels", SEQ, LABELS, GVRT_I32, VOCAB},
+    {"tokens", SEQ, TOKENS, GVRT_I32, VOCAB, NULL},
+    {"labels", SEQ, LABELS, GVRT_I32, VOCAB, NULL},
 };
 static const char *const reports[] = {"loss"};
 static const int64_t report_at[] = {LOSS};

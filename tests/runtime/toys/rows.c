@@ -93,12 +93,30 @@ update(GvrtRun *r)
 #endif
 
 static const GvrtParam params[] = {
-    {"w", NULL, 0, 0, 0, 0, 0, COUNT, 2, {CLASSES, FEATURES}, GVRT_VALUE, 0.25, 0, 0, 1},
+    {"w",
+     NULL,
+     0,
+     0,
+     0,
+     0,
+     0,
+     COUNT,
+     2,
+     {CLASSES, FEATURES},
+     GVRT_VALUE,
+     0.25,
+     0,
+     0,
+     1,
+     NULL,
+     false,
+     false,
+     false},
 };
 static const GvrtInput inputs[] = {
-    {"image", FEATURES, IMAGE, GVRT_REAL, 0},
-    {"label", 1, LABEL, GVRT_I32, CLASSES},
-    {"valid", 1, VALID, GVRT_BOOL, 0},
+    {"image", FEATURES, IMAGE, GVRT_REAL, 0, NULL},
+    {"label", 1, LABEL, GVRT_I32, CLASSES, NULL},
+    {"valid", 1, VALID, GVRT_BOOL, 0, NULL},
 };
 static const char *const reports[] = {"loss", "hits"};
 static const int64_t report_at[] = {LOSS, HITS};
