@@ -96,7 +96,8 @@ typedef struct Loc {
 
 typedef struct Diag Diag;
 
-Diag *diag_new(Arena *a, Names *names, FILE *out);
+Diag *diag_new(Arena *a, Names *names,
+	       FILE *out); /* out NULL: nothing is printed, the first error is kept */
 /* Registers a source text under its display name (basename or path as typed). The text must outlive the Diag. */
 void diag_source(Diag *d, Name file, const char *text, size_t n);
 /* Byte offsets [lo, hi) of a registered source -> Loc (len is cut at the end of the line, at least 1). */
@@ -107,7 +108,9 @@ void diag_error(Diag *d, Loc at, const char *fmt, ...) GV_PRINTF(3, 4);
 void diag_warn(Diag *d, Loc at, const char *fmt, ...) GV_PRINTF(3, 4);
 void diag_note(Diag *d, Loc at, const char *fmt, ...) GV_PRINTF(3, 4);
 int diag_errors(const Diag *d); /* how many errors so far */
-bool diag_stop(const Diag *d);  /* 20 errors: stop */
+const char *
+diag_first(const Diag *d);     /* of a Diag that prints nothing: the first error's text, "" */
+bool diag_stop(const Diag *d); /* 20 errors: stop */
 
 /* Internal error: prints "internal error: pass P: text" with the current pass, then abort(). */
 void ice_context(const char *pass); /* set by the pass runner; a static string */

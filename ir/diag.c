@@ -30,7 +30,8 @@ struct Diag {
 	Source *sources;
 	uint32_t nsources, csources;
 	int errors;
-	bool muted; /* the last error was not printed, so its notes are not either */
+	bool muted;        /* the last error was not printed, so its notes are not either */
+	const char *first; /* text of the first error, if nothing is printed */
 };
 
 Diag *
@@ -136,6 +137,15 @@ show(const Diag *d, Loc at)
 static void
 report(Diag *d, Loc at, const char *kind, const char *fmt, va_list ap)
 {
+	if (!d->out) {
+		Buf text;
+
+		if (d->first || strcmp(kind, "error")) return;
+		buf_init(&text, d->arena);
+		buf_vprintf(&text, fmt, ap);
+		d->first = text.s;
+		return;
+	}
 	if (at.line)
 		fprintf(d->out, "%s:%u:%u: ", name_str(d->names, at.file), at.line, at.col);
 	else if (at.file)
@@ -185,6 +195,12 @@ int
 diag_errors(const Diag *d)
 {
 	return d->errors;
+}
+
+const char *
+diag_first(const Diag *d)
+{
+	return d->first ? d->first : "";
 }
 
 bool

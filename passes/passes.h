@@ -116,6 +116,45 @@ void pass_print_list(FILE *out); /* --print-passes */
  * what --plan says. */
 bool pass_plan(Ctx *c, Module *m);
 
+/* search_dp.c: the dynamic program, on a table; knows nothing of the IR */
+
+/* What one layer costs a rank under one candidate. Candidates of one group share a mesh and a
+ * layout: between neighbours of one group nothing is sent. */
+typedef struct LayerCost {
+	uint32_t group;
+	int64_t time;  /* ns of a microbatch, forward and backward, with the traffic inside */
+	int64_t enter; /* ns of a microbatch to bring the arguments from another group or stage,
+			  there and back */
+	int64_t once;  /* ns of a step: gradients, norm, update, parameters */
+	int64_t state; /* bytes: parameters and what belongs to them */
+	int64_t saved, enter_saved; /* bytes of a microbatch in flight; what `enter` adds */
+	int64_t work;               /* bytes while it runs */
+} LayerCost;
+
+typedef struct LayerTable {
+	uint32_t nlayers, nclasses;
+	const uint32_t *class_of; /* [nlayers] */
+	const uint32_t *ncand;    /* [nclasses] */
+	LayerCost *const *cost;   /* [nclasses][ncand] */
+	uint32_t stages, microbatches;
+	Schedule schedule;
+	int64_t limit; /* bytes of a rank */
+	int64_t bound; /* only plans below this time */
+	uint32_t keep; /* points kept of a frontier; 0: all, exact */
+} LayerTable;
+
+typedef struct Assignment {
+	int64_t time;       /* of a step: sum + (microbatches - 1) * most + once */
+	int64_t most, once; /* of the slowest stage */
+	int64_t *bytes;     /* [stages] */
+	uint32_t *first;    /* [stages] layer */
+	uint32_t *cand;     /* [nlayers] */
+} Assignment;
+
+/* False: nothing fits below the bound. */
+bool search_dp(Arena *a, const LayerTable *t, Assignment *out);
+uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t microbatches);
+
 /* lower.c: the lowering library. What the search costs is what spmd links. */
 
 /* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what

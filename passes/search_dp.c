@@ -1,0 +1,309 @@
+/*
+ * search_dp.c - dynamic programming over layers, candidates and stage boundaries, on a table of integers.
+ *
+ * Input: what every layer costs under every candidate (ns, bytes). Output: a candidate for every layer and the first
+ * layer of every stage, for the least
+ *
+ *   sum of t + (microbatches - 1) * max of t + max of once
+ *
+ * over the stages, where t is a microbatch's time through a stage and `once` what a step costs beside its microbatches;
+ * no stage's memory (state + slots * saved + the most work of one layer) is above the limit. Knows nothing of the IR.
+ *
+ * Two levels. SPANS: for layers i .. j of one stage, the Pareto frontier of (t, once, bytes, work), grown layer by layer.
+ * Spans inside a run of equal layers depend on their length only and are made once. CUTS: for a stage that ends at layer
+ * j, the frontier of (sum, max, once) over where it began. With `keep` = 0 nothing is thinned and the optimum is exact;
+ * else a frontier keeps that many points, the fastest and the smallest among them. Ties go to the lower index.
+ */
+#include <string.h>
+
+#include "passes/passes.h"
+
+typedef struct Point Point;
+struct Point {
+	int64_t t, once, bytes, work;
+	const Point *prev; /* without its last layer */
+	uint32_t group, cand;
+};
+
+typedef struct Span {
+	bool made;
+	Point *p; /* by group, then by t */
+	uint32_t n, cap;
+} Span;
+
+typedef struct Cut Cut;
+struct Cut { /* stages 0 .. s, the last of which ends before layer j */
+	int64_t sum, max, once;
+	const Cut *prev;
+	const Point *stage;
+	uint32_t first;
+};
+
+typedef struct CutList {
+	Cut *c;
+	uint32_t n, cap;
+} CutList;
+
+typedef struct Dp {
+	const LayerTable *t;
+	Arena *a;
+	uint32_t *run_end;  /* [nlayers] end of the run of equal layers a layer is in */
+	Span *runs, *spans; /* of the stage at hand: [layer of a run's begin][length]; [i][j] */
+	int64_t slots;
+} Dp;
+
+/* ---- spans ---- */
+
+static bool
+beats(const Point *a, const Point *b)
+{
+	return a->group == b->group && a->t <= b->t && a->once <= b->once &&
+	       a->bytes <= b->bytes && a->work <= b->work;
+}
+
+static void
+add_point(Dp *d, Span *s, Point p)
+{
+	uint32_t kept = 0;
+	if (p.bytes + p.work > d->t->limit) return;
+	for (uint32_t i = 0; i < s->n; i++)
+		if (beats(&s->p[i], &p)) return;
+	for (uint32_t i = 0; i < s->n; i++)
+		if (!beats(&p, &s->p[i])) s->p[kept++] = s->p[i];
+	s->n = kept;
+	PUSH(d->a, s->p, s->n, s->cap, p);
+}
+
+/* Before: by group, then time, then the rest. A total order of what a frontier can hold. */
+static bool
+comes_before(const Point *a, const Point *b)
+{
+	if (a->group != b->group) return a->group < b->group;
+	if (a->t != b->t) return a->t < b->t;
+	if (a->once != b->once) return a->once < b->once;
+	return a->bytes != b->bytes ? a->bytes < b->bytes : a->work < b->work;
+}
+
+static void
+sort_points(Span *s)
+{
+	for (uint32_t i = 1; i < s->n; i++) {
+		Point p = s->p[i];
+		uint32_t j = i;
+		for (; j && comes_before(&p, &s->p[j - 1]); j--)
+			s->p[j] = s->p[j - 1];
+		s->p[j] = p;
+	}
+}
+
+/* Of each group at most `keep` points: evenly by time, and the one that needs least memory. */
+static void
+thin(const Dp *d, Span *s)
+{
+	uint32_t keep = d->t->keep, out = 0;
+	sort_points(s);
+	for (uint32_t from = 0, to; keep && from < s->n; from = to) {
+		uint32_t least = from;
+		for (to = from; to < s->n && s->p[to].group == s->p[from].group; to++)
+			if (s->p[to].bytes + s->p[to].work <
+			    s->p[least].bytes + s->p[least].work)
+				least = to;
+		uint32_t n = to - from, last = UINT32_MAX;
+		Point small = s->p[least];
+		for (uint32_t k = 0; k < keep && k < n; k++) {
+			uint32_t at = n <= keep ? k : (uint32_t)((uint64_t)k * (n - 1) / keep);
+			if (at == last || from + at == least) continue;
+			last = at;
+			s->p[out++] = s->p[from + at];
+		}
+		s->p[out++] = small;
+	}
+	if (keep) {
+		s->n = out;
+		sort_points(s);
+	}
+}
+
+/* `s` = the points of `before` (NULL: none, a stage begins) and one layer more. */
+static void
+extend(Dp *d, Span *s, const Span *before, uint32_t class)
+{
+	static const Point begin = {.group = UINT32_MAX};
+	uint32_t n = before ? before->n : 1;
+	s->made = true;
+	for (uint32_t i = 0; i < n; i++) {
+		const Point *p = before ? &before->p[i] : &begin;
+		for (uint32_t k = 0; k < d->t->ncand[class]; k++) {
+			const LayerCost *c = &d->t->cost[class][k];
+			bool enters = c->group != p->group;
+			Point q = {.t = p->t + c->time + (enters ? c->enter : 0),
+				   .once = p->once + c->once,
+				   .bytes =
+				       p->bytes + c->state +
+				       d->slots * (c->saved + (enters ? c->enter_saved : 0)),
+				   .work = c->work > p->work ? c->work : p->work,
+				   .prev = before ? p : NULL,
+				   .group = c->group,
+				   .cand = k};
+			add_point(d, s, q);
+		}
+	}
+	thin(d, s);
+}
+
+/* Layers i .. j of one stage. The points it grew from must not move any more: spans are grown in rising order of j. */
+static const Span *
+span(Dp *d, uint32_t i, uint32_t j)
+{
+	uint32_t n = d->t->nlayers, end = d->run_end[i], first = end;
+	while (first && d->t->class_of[first - 1] == d->t->class_of[i])
+		first--; /* the run's first layer stands for all of it */
+	Span *s = j <= end ? &d->runs[(size_t)first * (n + 1) + (j - i)]
+			   : &d->spans[(size_t)i * (n + 1) + j];
+	if (s->made) return s;
+	const Span *before = j - i > 1 ? span(d, i, j - 1) : NULL;
+	if (before && !before->n)
+		s->made = true; /* nothing fits: nor does more */
+	else
+		extend(d, s, before, d->t->class_of[j - 1]);
+	return s;
+}
+
+/* ---- cuts ---- */
+
+static bool
+cut_beats(const Cut *a, const Cut *b)
+{
+	return a->sum <= b->sum && a->max <= b->max && a->once <= b->once;
+}
+
+static void
+add_cut(Dp *d, CutList *l, Cut c)
+{
+	uint32_t kept = 0;
+	int64_t turns = (int64_t)d->t->microbatches - 1;
+	if (c.sum + turns * c.max + c.once >= d->t->bound) return;
+	for (uint32_t i = 0; i < l->n; i++)
+		if (cut_beats(&l->c[i], &c)) return;
+	for (uint32_t i = 0; i < l->n; i++)
+		if (!cut_beats(&c, &l->c[i])) l->c[kept++] = l->c[i];
+	l->n = kept;
+	PUSH(d->a, l->c, l->n, l->cap, c);
+}
+
+static int64_t
+cut_time(const Dp *d, const Cut *c)
+{
+	return c->sum + ((int64_t)d->t->microbatches - 1) * c->max + c->once;
+}
+
+/* At most `keep` cuts: the best as they stand. */
+static void
+thin_cuts(const Dp *d, CutList *l)
+{
+	for (uint32_t i = 1; i < l->n; i++) {
+		Cut c = l->c[i];
+		uint32_t j = i;
+		for (; j && cut_time(d, &c) < cut_time(d, &l->c[j - 1]); j--)
+			l->c[j] = l->c[j - 1];
+		l->c[j] = c;
+	}
+	if (d->t->keep && l->n > d->t->keep) l->n = d->t->keep;
+}
+
+static int64_t
+most(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* `out` += a stage of layers i .. j after each of `before` (NULL: the first stage). */
+static void
+add_stage(Dp *d, CutList *out, const CutList *before, uint32_t i, uint32_t j)
+{
+	const Span *s = span(d, i, j);
+	uint32_t n = before ? before->n : 1;
+	for (uint32_t b = 0; b < n; b++) {
+		Cut none = {0}, *prev = before ? &before->c[b] : NULL;
+		const Cut *p = prev ? prev : &none;
+		for (uint32_t k = 0; k < s->n; k++) {
+			const Point *q = &s->p[k];
+			add_cut(d, out,
+				(Cut){.sum = p->sum + q->t,
+				      .max = most(p->max, q->t),
+				      .once = most(p->once, q->once),
+				      .prev = prev,
+				      .stage = q,
+				      .first = i});
+		}
+	}
+}
+
+/* Microbatches in flight in stage k. */
+uint32_t
+search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t microbatches)
+{
+	uint32_t slots = schedule == SCH_gpipe ? microbatches : stages - k;
+	return slots < microbatches ? slots : microbatches;
+}
+
+static void
+find_runs(Dp *d)
+{
+	uint32_t n = d->t->nlayers;
+	d->run_end = NEW_N(d->a, uint32_t, n);
+	for (uint32_t i = n; i-- > 0;)
+		d->run_end[i] = i + 1 < n && d->t->class_of[i] == d->t->class_of[i + 1]
+				    ? d->run_end[i + 1]
+				    : i + 1;
+}
+
+static void
+read_back(const Dp *d, const Cut *c, Assignment *out)
+{
+	uint32_t end = d->t->nlayers;
+	out->time = cut_time(d, c);
+	out->once = c->once;
+	out->most = c->max;
+	out->first = NEW_N(d->a, uint32_t, d->t->stages);
+	out->bytes = NEW_N(d->a, int64_t, d->t->stages);
+	out->cand = NEW_N(d->a, uint32_t, d->t->nlayers);
+	for (uint32_t k = d->t->stages; k-- > 0; c = c->prev) {
+		out->first[k] = c->first;
+		out->bytes[k] = c->stage->bytes + c->stage->work;
+		for (const Point *p = c->stage; p; p = p->prev)
+			out->cand[--end] = p->cand;
+		ENSURE(end == c->first, "a stage lost layers");
+	}
+}
+
+bool
+search_dp(Arena *a, const LayerTable *t, Assignment *out)
+{
+	Dp d = {.t = t, .a = a};
+	uint32_t n = t->nlayers, slots = 0;
+	size_t cells = (size_t)(n + 1) * (n + 1);
+	if (!n || !t->stages || t->stages > n) return false;
+	find_runs(&d);
+	CutList *at = NULL; /* [j] of the stage before */
+	for (uint32_t k = 0; k < t->stages; k++) {
+		CutList *now = NEW_N(a, CutList, n + 1);
+		uint32_t left = t->stages - 1 - k;
+		d.slots = search_slots(t->schedule, t->stages, k, t->microbatches);
+		if (slots != (uint32_t)d.slots) {
+			d.runs = NEW_N(a, Span, cells);
+			d.spans = NEW_N(a, Span, cells);
+		}
+		slots = (uint32_t)d.slots;
+		for (uint32_t j = left ? k + 1 : n; j + left <= n; j++) {
+			for (uint32_t i = k; i < j && (k || i == 0); i++)
+				if (!k || at[i].n)
+					add_stage(&d, &now[j], k ? &at[i] : NULL, i, j);
+			thin_cuts(&d, &now[j]);
+		}
+		at = now;
+	}
+	if (!at[n].n) return false;
+	read_back(&d, &at[n].c[0], out);
+	return true;
+}
