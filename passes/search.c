@@ -85,7 +85,7 @@ arena_of(const Search *s, uint32_t mb, Recompute rc)
 	set_plan(&c, m, mb, rc);
 	if (lower_link(&c, m, &memo)) {
 		layout_module(&c, m);
-		bytes = m->mem[0].arena_bytes;
+		bytes = layout_arena(m);
 	}
 	arena_free(c.tmp);
 	return bytes;
