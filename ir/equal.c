@@ -68,6 +68,15 @@ same_ints(const int64_t *x, const int64_t *y, uint32_t n)
 	return memcmp(x, y, sizeof(*x) * n) == 0;
 }
 
+/* NULL: none are there. */
+static bool
+same_offsets(const int64_t *x, const int64_t *y, uint32_t n, int64_t none)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if ((x ? x[i] : none) != (y ? y[i] : none)) return false;
+	return true;
+}
+
 static bool
 same_attr(const Attr *x, const Attr *y)
 {
@@ -188,7 +197,8 @@ same_body(Eq *e, const Body *a, const Body *b)
 {
 	Pair q = {a, b, definition_order(a, e->tmp), definition_order(b, e->tmp)};
 
-	if (a->kind != b->kind || a->mesh != b->mesh) return differ(e, "kinds or meshes");
+	if (a->kind != b->kind || a->mesh != b->mesh || a->from != b->from)
+		return differ(e, "kinds or meshes");
 	if (e->named && !same_name(e, a->name, b->name)) return differ(e, "names");
 	if (a->nops != b->nops)
 		return differ(e, "%" PRIu32 " and %" PRIu32 " operations", a->nops, b->nops);
@@ -222,7 +232,8 @@ mix(uint64_t *h, uint64_t x)
 static void
 mix_type(uint64_t *h, const Type *t)
 {
-	mix(h, (uint64_t)t->dt << 32 | (uint64_t)t->n << 16 | t->partial);
+	mix(h, (uint64_t)t->dt << 48 | (uint64_t)t->n << 32 | (uint64_t)t->flat << 16 |
+		   t->partial);
 	for (int k = 0; k < t->n; k++) {
 		mix(h, t->ax[k].a.i);
 		for (int j = 0; j < t->ax[k].nshard; j++)
@@ -275,6 +286,7 @@ ir_body_hash(const Module *m, const Body *b)
 
 	(void)m;
 	mix(&h, (uint64_t)b->kind << 32 | b->mesh);
+	mix(&h, b->from);
 	mix(&h, b->nops);
 	mix(&h, b->nkernels);
 	mix_ports(&h, b, order, true);
@@ -321,7 +333,8 @@ same_inputs(Eq *e)
 		const Input *x = &e->a->inputs[i], *y = &e->b->inputs[i];
 
 		if (!same_name(e, x->name, y->name) || !type_equal(&x->type, &y->type) ||
-		    x->range.i != y->range.i || !same_loc(e, x->loc, y->loc))
+		    x->range.i != y->range.i || x->of != y->of || x->mesh != y->mesh ||
+		    !same_loc(e, x->loc, y->loc))
 			return differ(e, "input '%s'", name_str(e->a->names, x->name));
 	}
 	if (e->a->nconsts != e->b->nconsts) return differ(e, "numbers of constants");
@@ -339,6 +352,8 @@ same_param(const Eq *e, const Param *x, const Param *y)
 	if (x->per.i != y->per.i || x->init != y->init || !same_num(x->init_a, y->init_a))
 		return false;
 	if (x->init == INIT_uniform && !same_num(x->init_b, y->init_b)) return false;
+	if (x->borrows != y->borrows || x->pending != y->pending || x->trained != y->trained)
+		return false;
 	return same_num(x->decay, y->decay) && same_num(x->lr, y->lr) && x->owner == y->owner &&
 	       same_loc(e, x->loc, y->loc);
 }
@@ -370,7 +385,7 @@ same_layer_type(const Eq *e, const LayerType *x, const LayerType *y)
 {
 	if (!same_name(e, x->name, y->name) || memcmp(x->body, y->body, sizeof(x->body)) != 0 ||
 	    x->nargs != y->nargs || x->nouts != y->nouts || x->nrates != y->nrates ||
-	    x->nweights != y->nweights)
+	    x->nweights != y->nweights || x->reshard != y->reshard)
 		return false;
 	for (uint32_t w = 0; w < x->nweights; w++)
 		if (!same_name(e, x->weights[w].name, y->weights[w].name) ||
@@ -481,7 +496,8 @@ same_plan(Eq *e)
 		const Strategy *r = &x->runs[i], *q = &y->runs[i];
 
 		if (r->first != q->first || r->count != q->count || r->mesh != q->mesh ||
-		    r->zero != q->zero || r->recompute != q->recompute)
+		    r->zero != q->zero || r->megatron_sp != q->megatron_sp ||
+		    r->recompute != q->recompute)
 			return differ(e, "run %" PRIu32 " of layers", i);
 	}
 	for (uint32_t i = 0; i < x->nstages; i++) {
@@ -498,9 +514,20 @@ static bool
 same_action(const Action *x, const Action *y)
 {
 	if (x->kind != y->kind) return false;
-	if (x->kind == ACT_mb || x->kind == ACT_layers) return x->count == y->count;
-	return x->kind != ACT_body ||
-	       (x->bk == y->bk && x->inst == y->inst && x->stride == y->stride);
+	switch (x->kind) {
+	case ACT_mb:
+	case ACT_layers: return x->count == y->count;
+	case ACT_input: return x->mb == y->mb;
+	case ACT_body:
+	case ACT_start:
+	case ACT_wait:
+		return (x->kind == ACT_body ? x->bk == y->bk : x->comm == y->comm) &&
+		       x->inst == y->inst && x->stride == y->stride && x->mb == y->mb;
+	case ACT_end:
+	case ACT_norm:
+	case ACT_COUNT: break;
+	}
+	return true;
 }
 
 static bool
@@ -521,63 +548,74 @@ same_actions(Eq *e)
 	return true;
 }
 
-static bool
-same_cots(Eq *e)
+static Cot
+cot_of(const Memory *x, uint32_t n, uint32_t r)
 {
-	const Memory *x = &e->a->mem[0], *y = &e->b->mem[0];
-	bool hx = x->cot_of && x->ncot, hy = y->cot_of && y->ncot;
+	return x->cot_of && x->cot ? x->cot[x->cot_of[n] + r] : (Cot){.at = -1};
+}
 
-	if (hx != hy) return differ(e, "cotangents");
-	for (uint32_t n = 0; hx && n < e->a->ninsts; n++) {
+static bool
+same_cots(Eq *e, const Memory *x, const Memory *y)
+{
+	for (uint32_t n = 0; n < e->a->ninsts; n++) {
 		for (uint32_t r = 0; r < e->a->types[e->a->insts[n].type].nouts; r++) {
-			const Cot *c = &x->cot[x->cot_of[n] + r],
-				  *d = &y->cot[y->cot_of[n] + r];
+			Cot c = cot_of(x, n, r), d = cot_of(y, n, r);
 
-			if (c->at != d->at || c->alt != d->alt || c->shared != d->shared)
+			if (c.at == -1 && d.at == -1) continue; /* nobody's */
+			if (c.at != d.at || c.alt != d.alt || c.shared != d.shared)
 				return differ(e, "cotangent of %" PRIu32 ".%" PRIu32, n, r);
 		}
 	}
 	return true;
 }
 
+/* Flats that hold nothing are nowhere. */
+static bool
+same_flats(const Eq *e, const Memory *x, const Memory *y)
+{
+	if (!same_offsets(x->flat_bytes, y->flat_bytes, e->a->ninsts, 0)) return false;
+	for (uint32_t i = 0; x->flat_bytes && i < e->a->ninsts; i++)
+		for (int k = 0; x->flat_bytes[i] && k < SEC_COUNT; k++)
+			if ((x->flat_at[k] ? x->flat_at[k][i] : -1) !=
+			    (y->flat_at[k] ? y->flat_at[k][i] : -1))
+				return false;
+	for (uint32_t i = 0; i < e->a->nparams; i++)
+		if ((x->in_flat && x->in_flat[i]) != (y->in_flat && y->in_flat[i]))
+			return false;
+	return true;
+}
+
+static bool
+same_stage_memory(Eq *e, const Memory *x, const Memory *y)
+{
+	const Module *m = e->a;
+	const int64_t sx[] = {x->arena_bytes, x->live_bytes,   x->consts, x->slots,
+			      x->slot_bytes,  x->cots,         x->carry,  x->scratch,
+			      x->gather,      x->gather_bytes, x->dwork,  x->dwork_bytes};
+	const int64_t sy[] = {y->arena_bytes, y->live_bytes,   y->consts, y->slots,
+			      y->slot_bytes,  y->cots,         y->carry,  y->scratch,
+			      y->gather,      y->gather_bytes, y->dwork,  y->dwork_bytes};
+
+	if (memcmp(sx, sy, sizeof(sx)) != 0 || memcmp(x->sec, y->sec, sizeof(x->sec)) != 0 ||
+	    memcmp(x->sec_bytes, y->sec_bytes, sizeof(x->sec_bytes)) != 0)
+		return differ(e, "sections of the arena");
+	if (!same_offsets(x->param_at, y->param_at, m->nparams, -1) ||
+	    !same_offsets(x->const_at, y->const_at, m->nconsts, -1) ||
+	    !same_offsets(x->input_at, y->input_at, m->ninputs, -1) ||
+	    !same_offsets(x->slot_at, y->slot_at, m->ninsts, -1) ||
+	    !same_offsets(x->back_at, y->back_at, m->ninsts, -1))
+		return differ(e, "offsets in the arena");
+	if (!same_flats(e, x, y)) return differ(e, "flats in the arena");
+	return same_cots(e, x, y);
+}
+
 static bool
 same_memory(Eq *e)
 {
-	const Memory *x = &e->a->mem[0], *y = &e->b->mem[0];
-	const int64_t sx[] = {x->arena_bytes,
-			      x->live_bytes,
-			      x->sec[SEC_param],
-			      x->sec[SEC_grad],
-			      x->sec[SEC_m],
-			      x->sec[SEC_v],
-			      x->sec_bytes[SEC_param],
-			      x->consts,
-			      x->slots,
-			      x->slot_bytes,
-			      x->cots,
-			      x->carry,
-			      x->scratch};
-	const int64_t sy[] = {y->arena_bytes,
-			      y->live_bytes,
-			      y->sec[SEC_param],
-			      y->sec[SEC_grad],
-			      y->sec[SEC_m],
-			      y->sec[SEC_v],
-			      y->sec_bytes[SEC_param],
-			      y->consts,
-			      y->slots,
-			      y->slot_bytes,
-			      y->cots,
-			      y->carry,
-			      y->scratch};
-
-	if (memcmp(sx, sy, sizeof(sx)) != 0) return differ(e, "sections of the arena");
-	if (!same_ints(x->param_at, y->param_at, e->a->nparams) ||
-	    !same_ints(x->const_at, y->const_at, e->a->nconsts) ||
-	    !same_ints(x->input_at, y->input_at, e->a->ninputs) ||
-	    !same_ints(x->slot_at, y->slot_at, e->a->ninsts))
-		return differ(e, "offsets in the arena");
-	return same_cots(e);
+	for (uint32_t k = 0; k < e->a->plan.nstages; k++)
+		if (!same_stage_memory(e, &e->a->mem[k], &e->b->mem[k]))
+			return differ(e, " (stage %" PRIu32 ")", k);
+	return true;
 }
 
 static bool

@@ -102,7 +102,21 @@ parse_axis_use(Parser *p, const Mesh *mesh, Type *t, int64_t *elems, unsigned *u
 	return true;
 }
 
-/* type = dtype "[" { axis [ "@" mesh axes ] } { "+" mesh axis } "]" */
+/* { mark mesh axis }, as bits. */
+static bool
+parse_marks(Parser *p, char mark, const Mesh *mesh, unsigned *used, uint16_t *bits)
+{
+	while (scan_try(&p->s, mark)) {
+		uint8_t n = 0, shard[MAX_SHARD];
+
+		if (!parse_shard(p, mesh, &n, shard, used)) return false;
+		for (int j = 0; j < n; j++)
+			*bits |= (uint16_t)(1u << shard[j]);
+	}
+	return true;
+}
+
+/* type = dtype "[" { axis [ "@" mesh axes ] } { "+" mesh axis } { "/" mesh axis } "]" */
 bool
 parse_type(Parser *p, const Mesh *mesh, Type *out)
 {
@@ -124,16 +138,10 @@ parse_type(Parser *p, const Mesh *mesh, Type *out)
 				 len > 60 ? 60 : len, word);
 	}
 	if (!scan_punct(&p->s, '[')) return false;
-	while (scan_peek(&p->s) != ']' && scan_peek(&p->s) != '+')
+	while (scan_peek(&p->s) != ']' && scan_peek(&p->s) != '+' && scan_peek(&p->s) != '/')
 		if (!parse_axis_use(p, mesh, out, &elems, &used)) return false;
-	while (scan_try(&p->s, '+')) {
-		uint8_t n = 0, shard[MAX_SHARD];
-
-		if (!parse_shard(p, mesh, &n, shard, &used)) return false;
-		for (int j = 0; j < n; j++)
-			out->partial |= (uint16_t)(1u << shard[j]);
-	}
-	return scan_punct(&p->s, ']');
+	return parse_marks(p, '+', mesh, &used, &out->partial) &&
+	       parse_marks(p, '/', mesh, &used, &out->flat) && scan_punct(&p->s, ']');
 }
 
 /* "-" | input | instance "." result */
@@ -261,6 +269,32 @@ item_batch(Parser *p)
 	return parse_axis(p, &p->m->batch) && scan_done(&p->s);
 }
 
+/* ["of" input] ["mesh" number]: another layout of an input above. */
+static bool
+parse_input_layout(Parser *p, Input *in)
+{
+	Module *m = p->m;
+	Scan before = p->s;
+	uint32_t of;
+
+	if (scan_try_key(&p->s, "of")) {
+		if (!scan_u32(&p->s, "the input", 0, MAX_PORT, &of)) return false;
+		if (of >= m->ninputs)
+			return parse_missing(p, HOLE_input, before,
+					     "no input %" PRIu32 " above; there are %" PRIu32,
+					     of, m->ninputs);
+		in->of = of + 1;
+	}
+	if (scan_try_key(&p->s, "mesh") &&
+	    !scan_u32(&p->s, "the mesh", 1, MAX_MESHES - 1, &in->mesh))
+		return false;
+	if (m->level < LV_spmd && (in->of || in->mesh))
+		return scan_fail(&before,
+				 "an input has layouts from level spmd on; this is level %s",
+				 level_str[m->level]);
+	return true;
+}
+
 static bool
 item_input(Parser *p)
 {
@@ -275,6 +309,7 @@ item_input(Parser *p)
 					 name_str(m->names, in.name));
 	if (!parse_type(p, NULL, &in.type)) return false;
 	if (scan_try_key(&p->s, "range") && !parse_axis(p, &in.range)) return false;
+	if (!parse_input_layout(p, &in)) return false;
 	if (!scan_place(&p->s, &in.loc) || !scan_done(&p->s)) return false;
 	if (m->ninputs == MAX_PORT) return scan_fail(&p->s, "more than %d inputs", MAX_PORT);
 	PUSH(m->arena, m->inputs, m->ninputs, m->cinputs, in);
@@ -344,6 +379,38 @@ parse_init(Parser *p, Param *q)
 	return true;
 }
 
+/* ["borrows" param] ["pending" { "+" mesh axis }] ["trained"]; mesh axes by number. */
+static bool
+parse_param_layout(Parser *p, Param *q)
+{
+	Module *m = p->m;
+	Scan before = p->s;
+	uint32_t of;
+	unsigned used = 0;
+
+	if (scan_try_key(&p->s, "borrows")) {
+		if (!scan_u32(&p->s, "the parameter", 0, MAX_COUNT, &of)) return false;
+		if (of >= m->nparams)
+			return parse_missing(p, HOLE_param, before,
+					     "no parameter %" PRIu32
+					     " above; there are %" PRIu32,
+					     of, m->nparams);
+		q->borrows = of + 1;
+	}
+	if (scan_try_key(&p->s, "pending") &&
+	    (scan_peek(&p->s) != '+' ? !scan_punct(&p->s, '+')
+				     : !parse_marks(p, '+', NULL, &used, &q->pending)))
+		return false;
+	q->trained = scan_try_key(&p->s, "trained");
+	if (m->level < LV_spmd && (q->borrows || q->pending || q->trained))
+		return scan_fail(
+		    &before,
+		    "what a parameter borrows and is pending over is known from level "
+		    "spmd on; this is level %s",
+		    level_str[m->level]);
+	return true;
+}
+
 static bool
 item_param(Parser *p)
 {
@@ -359,7 +426,7 @@ item_param(Parser *p)
 	    !scan_num(&p->s, "decay", &q.decay) || !scan_key(&p->s, "lr") ||
 	    !scan_num(&p->s, "lr", &q.lr) || !scan_key(&p->s, "owner") ||
 	    !scan_u32(&p->s, "the owner", 0, MAX_COUNT - 1, &q.owner) ||
-	    !scan_place(&p->s, &q.loc) || !scan_done(&p->s))
+	    !parse_param_layout(p, &q) || !scan_place(&p->s, &q.loc) || !scan_done(&p->s))
 		return false;
 	if (m->nparams == MAX_COUNT)
 		return scan_fail(&p->s, "more than %d parameters", MAX_COUNT);
@@ -666,8 +733,13 @@ finish(Parser *p)
 		if (plan_text_layers(p->plan, m, p->s.diag))
 			plan_check(m, &m->plan, p->plan, p->s.diag, "");
 	}
-	if (m->level >= LV_mem && !p->seen_memory)
-		scan_fail(&p->s, "no memory section, but this is level mem");
+	for (uint32_t i = 0; i < m->ninputs; i++)
+		if (m->inputs[i].mesh && m->inputs[i].mesh >= m->plan.nmeshes)
+			scan_fail(&p->s,
+				  "input '%s' is in terms of mesh %" PRIu32 " of %" PRIu32,
+				  name_str(m->names, m->inputs[i].name), m->inputs[i].mesh,
+				  m->plan.nmeshes);
+	if (m->level >= LV_mem) parse_memory_done(p);
 }
 
 Module *

@@ -287,11 +287,20 @@ parse_operands(Parser *p, Op *op)
 	return true;
 }
 
+/* What ports (far = F) or results (far = B) of a body are in terms of: of a reshard, F takes and B makes what is the
+ * producer's. */
+static const Mesh *
+body_mesh(const Module *m, const Body *b, BodyKind far)
+{
+	if (b->from && b->kind == far) return &m->plan.meshes[b->from - 1];
+	return ir_mesh(m, b);
+}
+
 /* results "=" op { operand } [attributes] [ ":" type { "," type } ] [place] */
 static bool
 parse_op(Parser *p, Body *b)
 {
-	const Mesh *mesh = ir_mesh(p->m, b);
+	const Mesh *mesh = ir_mesh(p->m, b), *made = body_mesh(p->m, b, BK_B);
 	Name names[MAX_OUT];
 	ValDef defs[MAX_OUT];
 	Op op = {0};
@@ -303,7 +312,7 @@ parse_op(Parser *p, Body *b)
 	for (int i = 0; i < n; i++) {
 		defs[i] = (ValDef){.name = names[i], .def = b->nops + 1, .result = (uint8_t)i};
 		if (!names[i]) continue;
-		if (!scan_punct(&p->s, wanted++ ? ',' : ':') || !parse_def(p, mesh, &defs[i]))
+		if (!scan_punct(&p->s, wanted++ ? ',' : ':') || !parse_def(p, made, &defs[i]))
 			return false;
 	}
 	if (!scan_place(&p->s, &op.loc) || !scan_done(&p->s)) return false;
@@ -341,7 +350,7 @@ parse_port(Parser *p, Body *b)
 					 port_str[kind], port.slot);
 	if (port_is_in(port.kind)) {
 		if (!parse_new_name(p, &d.name) || !scan_punct(&p->s, ':') ||
-		    !parse_def(p, ir_mesh(p->m, b), &d) || !scan_done(&p->s) ||
+		    !parse_def(p, body_mesh(p->m, b, BK_F), &d) || !scan_done(&p->s) ||
 		    !define(p, b, &d, &port.v))
 			return false;
 	} else if (!parse_val(p, &port.v) || !scan_done(&p->s)) {
@@ -362,13 +371,26 @@ body_line(Parser *p, void *into)
 	return parse_port(p, b);
 }
 
-/* [ "mesh" name ]: required from level spmd on, where types are sharded over it. */
+static bool
+parse_mesh_name(Parser *p, uint32_t *out)
+{
+	const Module *m = p->m;
+	Scan before = p->s;
+	Name name;
+
+	if (!scan_name(&p->s, "a mesh", &name)) return false;
+	for (*out = 0; *out < m->plan.nmeshes; ++*out)
+		if (m->plan.meshes[*out].name == name) return true;
+	return parse_missing(p, HOLE_mesh, before, "no mesh '%s' above",
+			     name_str(m->names, name));
+}
+
+/* [ "mesh" name [ "from" name ] ]: required from level spmd on, where types are sharded over it. */
 static bool
 parse_body_mesh(Parser *p, Body *b)
 {
 	const Module *m = p->m;
 	Scan before = p->s;
-	Name name;
 
 	if (m->level < LV_spmd) {
 		if (!scan_try_key(&p->s, "mesh")) return true;
@@ -376,19 +398,14 @@ parse_body_mesh(Parser *p, Body *b)
 				 "a body has a mesh from level spmd on; this is level %s",
 				 level_str[m->level]);
 	}
-	if (!scan_key(&p->s, "mesh")) return false;
-	before = p->s;
-	if (!scan_name(&p->s, "a mesh", &name)) return false;
-	for (uint32_t i = 0; i < m->plan.nmeshes; i++)
-		if (m->plan.meshes[i].name == name) {
-			b->mesh = i;
-			return true;
-		}
-	return parse_missing(p, HOLE_mesh, before, "no mesh '%s' above",
-			     name_str(m->names, name));
+	if (!scan_key(&p->s, "mesh") || !parse_mesh_name(p, &b->mesh)) return false;
+	if (!scan_try_key(&p->s, "from")) return true;
+	if (!parse_mesh_name(p, &b->from)) return false;
+	b->from++;
+	return true;
 }
 
-/* body [number] name kind [mesh] [kernels] [scratch live] "{" */
+/* body [number] name kind [mesh [from]] [kernels] [scratch live] "{" */
 bool
 parse_body(Parser *p)
 {

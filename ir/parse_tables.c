@@ -152,9 +152,10 @@ parse_layer_type(Parser *p)
 					 name_str(m->names, t.l.name));
 	if (!scan_key(&p->s, "args") || !scan_u32(&p->s, "args", 0, MAX_PORT, &nargs) ||
 	    !scan_key(&p->s, "outs") || !scan_u32(&p->s, "outs", 0, MAX_PORT, &nouts) ||
-	    !scan_key(&p->s, "rates") || !scan_u32(&p->s, "rates", 0, MAX_PORT, &nrates) ||
-	    !scan_punct(&p->s, '{') || !scan_done(&p->s))
+	    !scan_key(&p->s, "rates") || !scan_u32(&p->s, "rates", 0, MAX_PORT, &nrates))
 		return false;
+	t.l.reshard = scan_try_key(&p->s, "reshard");
+	if (!scan_punct(&p->s, '{') || !scan_done(&p->s)) return false;
 	t.l.nargs = (uint16_t)nargs;
 	t.l.nouts = (uint16_t)nouts;
 	t.l.nrates = (uint16_t)nrates;
@@ -191,30 +192,70 @@ parse_loop(Parser *p, ActKind kind)
 	       scan_done(&p->s) && push_action(p, a);
 }
 
-/* F 1 [+1] */
+/* [("+" | "-") stride] ["mb" offset] */
+static bool
+parse_turn(Parser *p, Action *a)
+{
+	int64_t stride = 0;
+
+	if ((scan_peek(&p->s) == '+' || scan_peek(&p->s) == '-') &&
+	    !scan_int(&p->s, "the stride", -MAX_COUNT, MAX_COUNT, &stride))
+		return false;
+	a->stride = (int32_t)stride;
+	return !scan_try_key(&p->s, "mb") ||
+	       scan_u32(&p->s, "the microbatch", 1, MAX_MB - 1, &a->mb);
+}
+
+/* What a body is run of, or a communication begun of: a parameter for lend and return. */
+static bool
+parse_subject(Parser *p, Action *a, bool param)
+{
+	Scan before = p->s;
+	uint32_t n = param ? p->m->nparams : p->m->ninsts;
+	const char *what = param ? "parameter" : "instance";
+
+	if (!scan_u32(&p->s, what, 0, MAX_COUNT, &a->inst)) return false;
+	return a->inst < n ||
+	       parse_missing(p, param ? HOLE_param : HOLE_inst, before,
+			     "no %s %" PRIu32 "; there are %" PRIu32, what, a->inst, n);
+}
+
+/* F 1 [+1] [mb 2] */
 static bool
 parse_run(Parser *p, BodyKind bk)
 {
 	Action a = {.kind = ACT_body, .bk = bk};
-	Scan before = p->s;
-	int64_t stride = 0;
 
-	if (!scan_u32(&p->s, "the instance", 0, MAX_COUNT, &a.inst)) return false;
-	if (a.inst >= p->m->ninsts)
-		return parse_missing(p, HOLE_inst, before,
-				     "no instance %" PRIu32 "; there are %" PRIu32, a.inst,
-				     p->m->ninsts);
-	if (!scan_at_end(&p->s) &&
-	    !scan_int(&p->s, "the stride", -MAX_COUNT, MAX_COUNT, &stride))
+	return parse_subject(p, &a, false) && parse_turn(p, &a) && scan_done(&p->s) &&
+	       push_action(p, a);
+}
+
+/* start fwd 5 [+1] [mb 2] */
+static bool
+parse_comm(Parser *p, ActKind kind)
+{
+	Action a = {.kind = kind};
+	int comm;
+
+	if (!scan_pick_to(&p->s, &(Words){"communication", comm_str, CK_COUNT}, &comm))
 		return false;
-	a.stride = (int32_t)stride;
-	return scan_done(&p->s) && push_action(p, a);
+	a.comm = (CommKind)comm;
+	return parse_subject(p, &a, comm == CK_lend || comm == CK_return) &&
+	       parse_turn(p, &a) && scan_done(&p->s) && push_action(p, a);
+}
+
+static bool
+parse_input(Parser *p)
+{
+	Action a = {.kind = ACT_input};
+
+	return parse_turn(p, &a) && scan_done(&p->s) && push_action(p, a);
 }
 
 static bool
 parse_action(Parser *p, int *depth)
 {
-	enum { MB = BK_COUNT, LAYERS, INPUT, NORM, NWORDS };
+	enum { MB = BK_COUNT, LAYERS, INPUT, NORM, START, WAIT, NWORDS };
 	const char *words[NWORDS];
 	int i;
 
@@ -229,12 +270,16 @@ parse_action(Parser *p, int *depth)
 	words[LAYERS] = "layers";
 	words[INPUT] = "input";
 	words[NORM] = "norm";
+	words[START] = "start";
+	words[WAIT] = "wait";
 	if (!scan_pick_to(&p->s, WORDS("action", words), &i)) return false;
 	switch (i) {
 	case MB:
 	case LAYERS: ++*depth; return parse_loop(p, i == MB ? ACT_mb : ACT_layers);
-	case INPUT: return scan_done(&p->s) && push_action(p, (Action){.kind = ACT_input});
+	case INPUT: return parse_input(p);
 	case NORM: return scan_done(&p->s) && push_action(p, (Action){.kind = ACT_norm});
+	case START:
+	case WAIT: return parse_comm(p, i == START ? ACT_start : ACT_wait);
 	default: return parse_run(p, (BodyKind)i);
 	}
 }
@@ -272,43 +317,46 @@ parse_actions(Parser *p)
 	return true;
 }
 
-/* ---- memory ---- */
-
-typedef struct Offsets {
-	const char *what;
-	int64_t *at;
-	uint32_t n, cap;
-} Offsets;
+/* ---- memory ----
+ * What is not there is at -1: not the stage's. Lines of one kind come in ascending order. */
 
 typedef struct MemoryText {
-	Offsets list[4];                /* param const input inst */
-	uint32_t ccot, ncots, cot_inst; /* next cotangent: result ncots of cot_inst */
-	bool arena, sections;
+	Memory *x;
+	bool arena, sections, sizes;
+	uint32_t next[6]; /* of each kind of list, and of cotangents */
 } MemoryText;
+
+typedef struct Field {
+	const char *key;
+	int64_t *to;
+} Field;
+
+static bool
+memory_fields(Parser *p, const Field *field, size_t n, int64_t least)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!scan_key(&p->s, field[i].key) ||
+		    !scan_int(&p->s, field[i].key, least, MAX_OFFSET, field[i].to))
+			return false;
+	return true;
+}
 
 static bool
 memory_arena(Parser *p, MemoryText *t)
 {
-	Memory *x = &p->m->mem[0];
+	Memory *x = t->x;
+	const Field field[] = {{"live", &x->live_bytes}, {"slot", &x->slot_bytes}};
 
 	t->arena = true;
 	return scan_int(&p->s, "the arena", 0, MAX_OFFSET, &x->arena_bytes) &&
-	       scan_key(&p->s, "live") &&
-	       scan_int(&p->s, "the live bytes", 0, MAX_OFFSET, &x->live_bytes) &&
-	       scan_key(&p->s, "state") &&
-	       scan_int(&p->s, "state", 0, MAX_OFFSET, &x->sec_bytes[SEC_param]) &&
-	       scan_key(&p->s, "slot") &&
-	       scan_int(&p->s, "slot", 0, MAX_OFFSET, &x->slot_bytes);
+	       memory_fields(p, field, COUNTOF(field), 0);
 }
 
 static bool
 memory_sections(Parser *p, MemoryText *t)
 {
-	Memory *x = &p->m->mem[0];
-	const struct {
-		const char *key;
-		int64_t *at;
-	} section[] = {
+	Memory *x = t->x;
+	const Field field[] = {
 	    {"param", &x->sec[SEC_param]},
 	    {"grad", &x->sec[SEC_grad]},
 	    {"m", &x->sec[SEC_m]},
@@ -316,132 +364,231 @@ memory_sections(Parser *p, MemoryText *t)
 	    {"const", &x->consts},
 	    {"slots", &x->slots},
 	    {"cots", &x->cots},
+	    {"gather", &x->gather},
+	    {"dwork", &x->dwork},
 	    {"carry", &x->carry},
 	    {"scratch", &x->scratch},
 	};
 
 	t->sections = true;
-	for (size_t i = 0; i < COUNTOF(section); i++)
-		if (!scan_key(&p->s, section[i].key) ||
-		    !scan_int(&p->s, section[i].key, -1, MAX_OFFSET, section[i].at))
+	return memory_fields(p, field, COUNTOF(field), -1);
+}
+
+static bool
+memory_sizes(Parser *p, MemoryText *t)
+{
+	Memory *x = t->x;
+	const Field field[] = {
+	    {"param", &x->sec_bytes[SEC_param]}, {"grad", &x->sec_bytes[SEC_grad]},
+	    {"m", &x->sec_bytes[SEC_m]},         {"v", &x->sec_bytes[SEC_v]},
+	    {"gather", &x->gather_bytes},        {"dwork", &x->dwork_bytes},
+	};
+
+	t->sizes = true;
+	return memory_fields(p, field, COUNTOF(field), 0);
+}
+
+/* The number an item begins with; of n, and after those of its kind above. */
+static bool
+memory_number(Parser *p, const char *what, uint32_t n, uint32_t *next, uint32_t *out)
+{
+	Scan before = p->s;
+
+	if (!scan_u32(&p->s, what, 0, MAX_COUNT, out)) return false;
+	if (*out >= n) return scan_fail(&before, "%s %" PRIu32 " of %" PRIu32, what, *out, n);
+	if (*out < *next)
+		return scan_fail(&before, "%s %" PRIu32 " is out of order; next is %" PRIu32,
+				 what, *out, *next);
+	*next = *out + 1;
+	return true;
+}
+
+/* param const input inst back: number "at" offset; parameters: ["flat"] */
+static bool
+memory_list(Parser *p, MemoryText *t, int kind)
+{
+	static const char *const what[] = {"param", "const", "input", "inst", "back"};
+	Module *m = p->m;
+	const uint32_t n[] = {m->nparams, m->nconsts, m->ninputs, m->ninsts, m->ninsts};
+	int64_t *const to[] = {t->x->param_at, t->x->const_at, t->x->input_at, t->x->slot_at,
+			       t->x->back_at};
+	uint32_t i;
+
+	if (!memory_number(p, what[kind], n[kind], &t->next[kind], &i) ||
+	    !scan_key(&p->s, "at") ||
+	    !scan_int(&p->s, "the offset", 0, MAX_OFFSET, &to[kind][i]))
+		return false;
+	if (kind == 0) t->x->in_flat[i] = scan_try_key(&p->s, "flat");
+	return true;
+}
+
+/* flat instance "bytes" N "at" param grad m v */
+static bool
+memory_flat(Parser *p, MemoryText *t)
+{
+	uint32_t i, next = 0;
+
+	if (!memory_number(p, "flat", p->m->ninsts, &next, &i) || !scan_key(&p->s, "bytes") ||
+	    !scan_int(&p->s, "the bytes", 1, MAX_OFFSET, &t->x->flat_bytes[i]) ||
+	    !scan_key(&p->s, "at"))
+		return false;
+	for (int k = 0; k < SEC_COUNT; k++)
+		if (!scan_int(&p->s, "the offset", -1, MAX_OFFSET, &t->x->flat_at[k][i]))
 			return false;
 	return true;
 }
 
+/* The digits up to a dot or the end. */
 static bool
-memory_list(Parser *p, Offsets *l)
+number_in(const char **p, const char *end, uint32_t *out)
 {
-	Scan before = p->s;
-	uint32_t i;
-	int64_t x;
+	const char *start = *p;
 
-	if (!scan_u32(&p->s, l->what, 0, MAX_COUNT, &i)) return false;
-	if (i != l->n)
-		return parse_missing(p, HOLE_none, before,
-				     "%s %" PRIu32 " is out of order; next is %" PRIu32,
-				     l->what, i, l->n);
-	if (!scan_key(&p->s, "at") || !scan_int(&p->s, "the offset", -1, MAX_OFFSET, &x))
-		return false;
-	PUSH(p->m->arena, l->at, l->n, l->cap, x);
-	return true;
+	for (*out = 0; *p < end && **p >= '0' && **p <= '9' && *out < MAX_COUNT; ++*p)
+		*out = *out * 10 + (uint32_t)(**p - '0');
+	return *p > start;
 }
 
-/* cot instance "." result at offset [alt offset] [shared]; every result of every instance, in order */
+static void
+cots_empty(const Module *m, Memory *x)
+{
+	Arena *a = m->arena;
+
+	x->cot_of = NEW_N(a, uint32_t, m->ninsts + 1);
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		x->cot_of[i] = x->ncot;
+		x->ncot += m->types[m->insts[i].type].nouts;
+	}
+	x->cot = NEW_N(a, Cot, x->ncot + 1);
+	for (uint32_t i = 0; i < x->ncot; i++)
+		x->cot[i].at = -1;
+}
+
+/* cot instance "." result "at" offset ["alt" offset] ["shared"] */
 static bool
 memory_cot(Parser *p, MemoryText *t)
 {
 	Module *m = p->m;
 	Scan before = p->s;
 	Cot c = {0};
-	const char *word;
-	char want[40];
-	int len, wlen;
+	const char *word, *at;
+	uint32_t i, r;
+	int len;
 
-	while (t->cot_inst < m->ninsts &&
-	       t->ncots >= m->types[m->insts[t->cot_inst].type].nouts) {
-		t->cot_inst++;
-		t->ncots = 0;
-	}
-	wlen = snprintf(want, sizeof(want), "%" PRIu32 ".%" PRIu32, t->cot_inst, t->ncots);
 	if (!scan_word(&p->s, "a result", &word, &len)) return false;
-	if (t->cot_inst >= m->ninsts || len != wlen || memcmp(word, want, (size_t)len) != 0)
-		return scan_fail(&before, "cotangent %.*s is out of order; next is %s",
-				 len > 40 ? 40 : len, word,
-				 t->cot_inst < m->ninsts ? want : "none");
-	if (!scan_key(&p->s, "at") || !scan_int(&p->s, "the offset", -1, MAX_OFFSET, &c.at))
+	at = word;
+	if (!number_in(&at, word + len, &i) || at == word + len || *at++ != '.' ||
+	    !number_in(&at, word + len, &r) || at != word + len)
+		return scan_fail(&before, "'%.*s' is no result; they look like 4.0",
+				 len > 40 ? 40 : len, word);
+	if (!t->x->cot)
+		cots_empty(m, t->x); /* a program that only runs forward may have them */
+	if (i >= m->ninsts || r >= m->types[m->insts[i].type].nouts)
+		return scan_fail(&before, "no cotangent %" PRIu32 ".%" PRIu32 " here", i, r);
+	if (!scan_key(&p->s, "at") || !scan_int(&p->s, "the offset", 0, MAX_OFFSET, &c.at))
 		return false;
 	if (scan_try_key(&p->s, "alt") &&
 	    !scan_int(&p->s, "the alternation", -MAX_OFFSET, MAX_OFFSET, &c.alt))
 		return false;
 	c.shared = scan_try_key(&p->s, "shared");
-	t->ncots++;
-	PUSH(m->arena, m->mem[0].cot, m->mem[0].ncot, t->ccot, c);
+	t->x->cot[t->x->cot_of[i] + r] = c;
 	return true;
 }
 
 static bool
 memory_line(Parser *p, void *into)
 {
-	static const char *const words[] = {"param", "const",    "input", "inst",
-					    "arena", "sections", "cot"};
+	static const char *const words[] = {"param", "const", "input",    "inst",  "back",
+					    "flat",  "arena", "sections", "sizes", "cot"};
 	MemoryText *t = into;
+	bool ok;
 	int i;
 
 	if (!scan_pick_to(&p->s, WORDS("item of the memory", words), &i)) return false;
-	if (!(i < 4    ? memory_list(p, &t->list[i])
-	      : i == 4 ? memory_arena(p, t)
-	      : i == 5 ? memory_sections(p, t)
-		       : memory_cot(p, t)))
-		return false;
-	return scan_done(&p->s);
-}
-
-/* cot_of follows from the numbers of results. */
-static bool
-finish_cots(Parser *p)
-{
-	Module *m = p->m;
-	uint64_t n = 0;
-
-	if (!m->mem[0].ncot) return true;
-	m->mem[0].cot_of = NEW_N(m->arena, uint32_t, m->ninsts);
-	for (uint32_t i = 0; i < m->ninsts; i++) {
-		m->mem[0].cot_of[i] = (uint32_t)n;
-		n += m->types[m->insts[i].type].nouts;
+	switch (i) {
+	case 5: ok = memory_flat(p, t); break;
+	case 6: ok = memory_arena(p, t); break;
+	case 7: ok = memory_sections(p, t); break;
+	case 8: ok = memory_sizes(p, t); break;
+	case 9: ok = memory_cot(p, t); break;
+	default: ok = memory_list(p, t, i); break;
 	}
-	return n == m->mem[0].ncot ||
-	       scan_fail(&p->s, "cotangents of %" PRIu32 " of %" PRIu64 " results",
-			 m->mem[0].ncot, n);
+	return ok && scan_done(&p->s);
 }
 
-/* memory "{" ... "}" */
+static int64_t *
+none_of(Arena *a, uint32_t n)
+{
+	int64_t *at = NEW_N(a, int64_t, n + 1);
+
+	for (uint32_t i = 0; i < n; i++)
+		at[i] = -1;
+	return at;
+}
+
+/* A stage that has nothing. */
+static void
+memory_empty(const Module *m, Memory *x)
+{
+	Arena *a = m->arena;
+
+	*x = (Memory){.flat_bytes = NEW_N(a, int64_t, m->ninsts + 1),
+		      .param_at = none_of(a, m->nparams),
+		      .in_flat = NEW_N(a, bool, m->nparams + 1),
+		      .const_at = none_of(a, m->nconsts),
+		      .input_at = none_of(a, m->ninputs),
+		      .slot_at = none_of(a, m->ninsts),
+		      .back_at = none_of(a, m->ninsts)};
+	for (int k = 0; k < SEC_COUNT; k++)
+		x->flat_at[k] = none_of(a, m->ninsts);
+	if (!m->plan.forward_only) cots_empty(m, x);
+}
+
+/* memory STAGE "{" ... "}" */
 bool
 parse_memory(Parser *p)
 {
 	Module *m = p->m;
-	MemoryText t = {
-	    .list = {
-		{.what = "param"}, {.what = "const"}, {.what = "input"}, {.what = "inst"}}};
-	const uint32_t want[4] = {m->nparams, m->nconsts, m->ninputs, m->ninsts};
-	int errors = diag_errors(p->s.diag);
+	Scan before = p->s;
+	MemoryText t = {0};
+	uint32_t stage;
 
-	if (p->seen_memory) return scan_fail(&p->s, "a second memory section");
-	p->seen_memory = true;
-	m->mem = NEW(m->arena, Memory);
+	plan_text_finish(p->plan, m);
+	m->plan = p->plan->plan;
+	if (!scan_u32(&p->s, "the stage", 0, MAX_COUNT, &stage)) return false;
+	if (stage >= m->plan.nstages)
+		return scan_fail(&before, "no stage %" PRIu32 "; there are %" PRIu32, stage,
+				 m->plan.nstages);
+	if (!m->mem) {
+		m->mem = NEW_N(m->arena, Memory, m->plan.nstages);
+		p->seen_memory = NEW_N(p->tmp, bool, m->plan.nstages);
+	}
+	if (p->seen_memory[stage])
+		return scan_fail(&before, "the memory of stage %" PRIu32 " a second time",
+				 stage);
+	p->seen_memory[stage] = true;
+	t.x = &m->mem[stage];
+	memory_empty(m, t.x);
 	if (!scan_punct(&p->s, '{') || !scan_done(&p->s) ||
 	    !parse_block(p, memory_line, &t, HOLE_none))
 		return false;
-	if (diag_errors(p->s.diag) != errors) return false;
-	for (int i = 0; i < 4; i++)
-		if (t.list[i].n != want[i])
-			return scan_fail(
-			    &p->s, "offsets of %" PRIu32 " of %" PRIu32 " items of kind %s",
-			    t.list[i].n, want[i], t.list[i].what);
-	if (!t.arena) return scan_fail(&p->s, "no arena line in the memory section");
-	if (!t.sections) return scan_fail(&p->s, "no sections line in the memory section");
-	m->mem[0].param_at = t.list[0].at;
-	m->mem[0].const_at = t.list[1].at;
-	m->mem[0].input_at = t.list[2].at;
-	m->mem[0].slot_at = t.list[3].at;
-	return finish_cots(p);
+	if (!t.arena || !t.sections || !t.sizes)
+		return scan_fail(&p->s, "no %s line in the memory section",
+				 !t.arena      ? "arena"
+				 : !t.sections ? "sections"
+					       : "sizes");
+	return true;
+}
+
+/* Level mem: every stage has its memory. */
+bool
+parse_memory_done(Parser *p)
+{
+	const Module *m = p->m;
+
+	if (!m->mem) return scan_fail(&p->s, "no memory section, but this is level mem");
+	for (uint32_t k = 0; k < m->plan.nstages; k++)
+		if (!p->seen_memory[k])
+			return scan_fail(&p->s, "no memory section of stage %" PRIu32, k);
+	return true;
 }

@@ -70,7 +70,8 @@ print_run(const Module *m, const Strategy *s, Arena *tmp, Buf *out)
 	}
 	buf_puts(out, " mesh ");
 	text_name(out, name_str(m->names, m->plan.meshes[s->mesh].name));
-	buf_printf(out, " zero %u recompute %s\n", s->zero, recompute_str[s->recompute]);
+	buf_printf(out, " zero %u recompute %s%s\n", s->zero, recompute_str[s->recompute],
+		   s->megatron_sp ? " megatron_sp" : "");
 }
 
 void
@@ -234,7 +235,7 @@ line_mesh(PlanText *t, Scan *s)
 	return true;
 }
 
-/* stage N "layers" range "ranks" range ["slots" N] */
+/* stage N "layers" range ["ranks" range] ["slots" N] */
 static bool
 line_stage(PlanText *t, Scan *s)
 {
@@ -260,7 +261,7 @@ line_stage(PlanText *t, Scan *s)
 
 		if (!ok) return false;
 	}
-	if (!k.count || !k.ranks) return scan_fail(s, "a stage needs 'layers' and 'ranks'");
+	if (!k.count) return scan_fail(s, "a stage needs 'layers'");
 	PUSH(t->arena, p->stages, p->nstages, t->cstages, k);
 	PUSH(t->arena, t->stage_at, t->nstage_at, t->cstage_at, at);
 	return true;
@@ -285,7 +286,7 @@ run_mesh(PlanText *t, Scan *s, Strategy *r)
 static bool
 run_key(PlanText *t, Scan *s, Strategy *r, bool *mesh)
 {
-	static const char *const keys[] = {"mesh", "zero", "recompute"};
+	static const char *const keys[] = {"mesh", "zero", "recompute", "megatron_sp"};
 	uint32_t zero;
 	int key, rc;
 
@@ -296,6 +297,7 @@ run_key(PlanText *t, Scan *s, Strategy *r, bool *mesh)
 		if (!scan_u32(s, "zero", 0, 3, &zero)) return false;
 		r->zero = (uint8_t)zero;
 		return true;
+	case 3: r->megatron_sp = true; return true;
 	default:
 		if (!scan_pick_to(s, &(Words){"recompute", recompute_str, 3}, &rc))
 			return false;
@@ -304,7 +306,7 @@ run_key(PlanText *t, Scan *s, Strategy *r, bool *mesh)
 	}
 }
 
-/* layers range { layer type } "mesh" NAME ["zero" N] ["recompute" HOW] */
+/* layers range { layer type } "mesh" NAME ["zero" N] ["recompute" HOW] ["megatron_sp"] */
 static bool
 line_layers(PlanText *t, Scan *s)
 {
@@ -319,11 +321,12 @@ line_layers(PlanText *t, Scan *s)
 	for (;;) {
 		Scan here = *s;
 		bool key = scan_try_key(s, "mesh") || scan_try_key(s, "zero") ||
-			   scan_try_key(s, "recompute");
+			   scan_try_key(s, "recompute") || scan_try_key(s, "megatron_sp");
 
 		*s = here;
 		if (key || scan_at_end(s)) break;
-		if (!scan_name(s, "a layer type or a key (mesh, zero, recompute)", &name))
+		if (!scan_name(s, "a layer type or a key (mesh, zero, recompute, megatron_sp)",
+			       &name))
 			return false;
 		PUSH(t->arena, names, n, cap, name);
 	}
@@ -359,7 +362,15 @@ plan_text_finish(PlanText *t, const Module *m)
 {
 	Plan *p = &t->plan;
 	Stage all = {.count = m->ninsts, .ranks = p->ranks};
+	uint32_t without = 0;
 
+	for (uint32_t k = 0; k < p->nstages; k++)
+		without += !p->stages[k].ranks;
+	if (without && without == p->nstages && p->ranks % without == 0)
+		for (uint32_t k = 0; k < p->nstages; k++) {
+			p->stages[k].ranks = p->ranks / without;
+			p->stages[k].rank = k * p->stages[k].ranks;
+		}
 	if (p->nstages || !m->ninsts || !t->head.line) return;
 	PUSH(t->arena, p->stages, p->nstages, t->cstages, all);
 	PUSH(t->arena, t->stage_at, t->nstage_at, t->cstage_at, ((Loc){0}));

@@ -13,7 +13,8 @@
 /* ---- names, numbers, places ---- */
 
 /* Words that may follow a list of names; a name spelled like one is quoted. */
-static const char *const reserved[] = {"params", "rates", "mesh", "zero", "recompute"};
+static const char *const reserved[] = {"params", "rates",     "mesh",
+				       "zero",   "recompute", "megatron_sp"};
 
 static bool
 is_bare(const char *s)
@@ -123,6 +124,12 @@ ir_print_type(const Module *m, const Mesh *mesh, const Type *t, Buf *out)
 		text_mesh_axis(out, mesh, k);
 		gap = " ";
 	}
+	for (int k = 0; k < 16; k++) {
+		if (!(t->flat >> k & 1)) continue;
+		buf_printf(out, "%s/", gap);
+		text_mesh_axis(out, mesh, k);
+		gap = " ";
+	}
 	buf_putc(out, ']');
 }
 
@@ -151,7 +158,7 @@ print_def(const Module *m, const Body *b, Val v, Buf *out)
 							"alias"};
 	const ValDef *d = &b->vals[v.i];
 
-	ir_print_type(m, ir_mesh(m, b), &d->type, out);
+	ir_print_type(m, val_mesh(m, b, v), &d->type, out);
 	if (d->space != SP_none) buf_printf(out, " @%s", space_str[d->space]);
 	if (d->space == SP_scratch) buf_printf(out, "+%" PRId64, d->offset);
 	if (!d->over.i) return;
@@ -232,6 +239,10 @@ print_body(const Module *m, uint32_t index, Buf *out)
 		buf_puts(out, " mesh ");
 		text_name(out, str(m, ir_mesh(m, b)->name));
 	}
+	if (ir_mesh(m, b) && b->from && b->from <= m->plan.nmeshes) {
+		buf_puts(out, " from ");
+		text_name(out, str(m, m->plan.meshes[b->from - 1].name));
+	}
 	if (b->nkernels) buf_printf(out, " kernels %" PRIu32, b->nkernels);
 	if (b->scratch_bytes || b->live_bytes)
 		buf_printf(out, " scratch %" PRId64 " live %" PRId64, b->scratch_bytes,
@@ -296,6 +307,8 @@ print_input(const Module *m, const Input *in, Buf *out)
 		buf_puts(out, " range ");
 		text_name(out, ir_axis_str(m, in->range));
 	}
+	if (in->of) buf_printf(out, " of %" PRIu32, in->of - 1);
+	if (in->mesh) buf_printf(out, " mesh %" PRIu32, in->mesh);
 	text_place(out, m, in->loc);
 	buf_putc(out, '\n');
 }
@@ -330,6 +343,11 @@ print_param(const Module *m, uint32_t index, Buf *out)
 	num(out, "decay", p->decay);
 	num(out, "lr", p->lr);
 	buf_printf(out, " owner %" PRIu32, p->owner);
+	if (p->borrows) buf_printf(out, " borrows %" PRIu32, p->borrows - 1);
+	if (p->pending) buf_puts(out, " pending");
+	for (int k = 0; k < 16; k++)
+		if (p->pending >> k & 1) buf_printf(out, " +%d", k);
+	if (p->trained) buf_puts(out, " trained");
 	text_place(out, m, p->loc);
 	buf_putc(out, '\n');
 }

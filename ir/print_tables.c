@@ -6,6 +6,8 @@
 
 #include <inttypes.h>
 
+static const char *const section_str[SEC_COUNT] = {"param", "grad", "m", "v"};
+
 static void
 print_at(const int64_t *at, uint32_t k, Buf *out)
 {
@@ -20,7 +22,8 @@ print_layer_type(const Module *m, const LayerType *l, Buf *out)
 
 	buf_puts(out, "\ntype ");
 	text_name(out, name_str(m->names, l->name));
-	buf_printf(out, " args %u outs %u rates %u {\n", l->nargs, l->nouts, l->nrates);
+	buf_printf(out, " args %u outs %u rates %u%s {\n", l->nargs, l->nouts, l->nrates,
+		   l->reshard ? " reshard" : "");
 	for (int k = 0; k < BK_COUNT; k++) {
 		if (!l->body[k] && l->flops[k] == 0) continue;
 		buf_printf(out, "  body %s %" PRIu32, body_str[k], l->body[k]);
@@ -104,41 +107,84 @@ print_actions(const Module *m, Buf *out)
 
 /* ---- memory ---- */
 
+/* Items that are not the stage's are at -1 and left out. */
 static void
 print_list(const char *what, const int64_t *at, uint32_t n, Buf *out)
 {
 	for (uint32_t i = 0; at && i < n; i++)
-		buf_printf(out, "  %s %" PRIu32 " at %" PRId64 "\n", what, i, at[i]);
+		if (at[i] != -1)
+			buf_printf(out, "  %s %" PRIu32 " at %" PRId64 "\n", what, i, at[i]);
 }
 
-void
-print_memory(const Module *m, Buf *out)
+static void
+print_params(const Memory *x, uint32_t n, Buf *out)
 {
-	const Memory *x = &m->mem[0];
+	for (uint32_t i = 0; x->param_at && i < n; i++)
+		if (x->param_at[i] != -1)
+			buf_printf(out, "  param %" PRIu32 " at %" PRId64 "%s\n", i,
+				   x->param_at[i], x->in_flat && x->in_flat[i] ? " flat" : "");
+}
 
-	buf_printf(out, "\nmemory {\n  arena %" PRId64 " live %" PRId64, x->arena_bytes,
-		   x->live_bytes);
-	buf_printf(out, " state %" PRId64 " slot %" PRId64 "\n", x->sec_bytes[SEC_param],
-		   x->slot_bytes);
-	buf_printf(out, "  sections param %" PRId64 " grad %" PRId64 " m %" PRId64,
-		   x->sec[SEC_param], x->sec[SEC_grad], x->sec[SEC_m]);
-	buf_printf(out, " v %" PRId64 " const %" PRId64 " slots %" PRId64, x->sec[SEC_v],
-		   x->consts, x->slots);
-	buf_printf(out, " cots %" PRId64 " carry %" PRId64 " scratch %" PRId64 "\n", x->cots,
-		   x->carry, x->scratch);
-	print_list("param", x->param_at, m->nparams, out);
-	print_list("const", x->const_at, m->nconsts, out);
-	print_list("input", x->input_at, m->ninputs, out);
-	print_list("inst", x->slot_at, m->ninsts, out);
+static void
+print_flats(const Memory *x, uint32_t n, Buf *out)
+{
+	for (uint32_t i = 0; x->flat_bytes && i < n; i++) {
+		if (!x->flat_bytes[i]) continue;
+		buf_printf(out, "  flat %" PRIu32 " bytes %" PRId64 " at", i, x->flat_bytes[i]);
+		for (int k = 0; k < SEC_COUNT; k++)
+			buf_printf(out, " %" PRId64, x->flat_at[k] ? x->flat_at[k][i] : -1);
+		buf_putc(out, '\n');
+	}
+}
+
+static void
+print_cots(const Module *m, const Memory *x, Buf *out)
+{
 	for (uint32_t n = 0; x->cot_of && n < m->ninsts; n++) {
 		for (uint32_t r = 0; r < m->types[m->insts[n].type].nouts; r++) {
 			const Cot *c = &x->cot[x->cot_of[n] + r];
 
+			if (c->at == -1) continue;
 			buf_printf(out, "  cot %" PRIu32 ".%" PRIu32 " at %" PRId64, n, r,
 				   c->at);
 			if (c->alt) buf_printf(out, " alt %" PRId64, c->alt);
 			buf_printf(out, "%s\n", c->shared ? " shared" : "");
 		}
 	}
-	buf_puts(out, "}\n");
+}
+
+static void
+print_stage_memory(const Module *m, const Memory *x, Buf *out)
+{
+	buf_printf(out, "  arena %" PRId64 " live %" PRId64 " slot %" PRId64 "\n",
+		   x->arena_bytes, x->live_bytes, x->slot_bytes);
+	buf_puts(out, "  sections");
+	for (int k = 0; k < SEC_COUNT; k++)
+		buf_printf(out, " %s %" PRId64, section_str[k], x->sec[k]);
+	buf_printf(out, " const %" PRId64 " slots %" PRId64 " cots %" PRId64, x->consts,
+		   x->slots, x->cots);
+	buf_printf(out, " gather %" PRId64 " dwork %" PRId64, x->gather, x->dwork);
+	buf_printf(out, " carry %" PRId64 " scratch %" PRId64 "\n  sizes", x->carry,
+		   x->scratch);
+	for (int k = 0; k < SEC_COUNT; k++)
+		buf_printf(out, " %s %" PRId64, section_str[k], x->sec_bytes[k]);
+	buf_printf(out, " gather %" PRId64 " dwork %" PRId64 "\n", x->gather_bytes,
+		   x->dwork_bytes);
+	print_params(x, m->nparams, out);
+	print_flats(x, m->ninsts, out);
+	print_list("const", x->const_at, m->nconsts, out);
+	print_list("input", x->input_at, m->ninputs, out);
+	print_list("inst", x->slot_at, m->ninsts, out);
+	print_list("back", x->back_at, m->ninsts, out);
+	print_cots(m, x, out);
+}
+
+void
+print_memory(const Module *m, Buf *out)
+{
+	for (uint32_t k = 0; m->mem && k < m->plan.nstages; k++) {
+		buf_printf(out, "\nmemory %" PRIu32 " {\n", k);
+		print_stage_memory(m, &m->mem[k], out);
+		buf_puts(out, "}\n");
+	}
 }

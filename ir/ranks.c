@@ -146,13 +146,10 @@ ir_param_mesh(const Module *m, uint32_t param)
 const Mesh *
 val_mesh(const Module *m, const Body *b, Val v)
 {
-	PortKind far = b->kind == BK_F ? PORT_arg : PORT_dx;
+	bool given = b->vals[v.i].def == 0;
 
 	if (m->level < LV_spmd || !b->from || b->from > m->plan.nmeshes) return ir_mesh(m, b);
-	for (uint32_t p = 0; p < b->nports; p++)
-		if (b->ports[p].v.i == v.i && b->ports[p].kind == far)
-			return &m->plan.meshes[b->from - 1];
-	return ir_mesh(m, b);
+	return (b->kind == BK_F) == given ? &m->plan.meshes[b->from - 1] : ir_mesh(m, b);
 }
 
 /* ---- flats ---- */

@@ -115,8 +115,9 @@ typedef struct Parser {
 	uint32_t nfound;
 	uint32_t *axes; /* [names]: the axis of that name */
 	uint32_t nnames_axes;
-	bool seen_model, seen_train, seen_memory;
-	Loc *param_at; /* [nparams]: places in the dump, for checks at the end */
+	bool seen_model, seen_train;
+	bool *seen_memory; /* [nstages] */
+	Loc *param_at;     /* [nparams]: places in the dump, for checks at the end */
 	uint32_t nparam_at, cparam_at;
 } Parser;
 
@@ -126,6 +127,7 @@ bool parse_body(Parser *p);       /* after "body"; reads through the closing bra
 bool parse_layer_type(Parser *p); /* after "type"; likewise */
 bool parse_actions(Parser *p);    /* after "actions" */
 bool parse_memory(Parser *p);     /* after "memory" */
+bool parse_memory_done(Parser *p);
 /* A hole in a table excuses what is missing; otherwise says "no WHAT ...". Always false. */
 bool parse_missing(Parser *p, Hole hole, Scan at, const char *fmt, ...) GV_PRINTF(4, 5);
 /* Reads lines up to "}" and gives each to `item`; false if there was no "}". A bad line makes hole. */

@@ -301,7 +301,9 @@ verify_body_memory(const Verify *v, uint32_t index)
 static void
 inside(const Verify *v, const char *what, int64_t at, int64_t bytes, int64_t room)
 {
-	if (at < 0 || at % ALIGN)
+	if (at == -1)
+		verify_bad(v, (Loc){0}, "%s has no place", what);
+	else if (at < 0 || at % ALIGN)
 		verify_bad(v, (Loc){0}, "%s is at %" PRId64 ", which is not a multiple of 64",
 			   what, at);
 	else if (bytes > room || at > room - bytes)

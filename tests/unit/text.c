@@ -343,6 +343,8 @@ to_sched(Module *m)
 	    {.kind = ACT_body, .bk = BK_N, .inst = 1},
 	    {.kind = ACT_norm},
 	    {.kind = ACT_body, .bk = BK_U, .inst = 1},
+	    {.kind = ACT_start, .comm = CK_lend, .inst = 1, .stride = 1, .mb = 3},
+	    {.kind = ACT_wait, .comm = CK_grad, .inst = 1},
 	};
 
 	m->level = LV_sched;
@@ -351,7 +353,7 @@ to_sched(Module *m)
 	m->plan.stages[0].action = 2; /* as a pass may lay them out */
 	m->plan.stages[0].nactions = 4;
 	m->plan.stages[1].action = 0;
-	m->plan.stages[1].nactions = 10;
+	m->plan.stages[1].nactions = 12;
 }
 
 static int64_t *
@@ -369,6 +371,7 @@ to_mem(Module *m)
 {
 	Body *e = &m->bodies[m->types[0].body[BK_F]];
 	uint32_t cot_of[] = {1, 0};
+	bool in_flat[] = {false, true, true};
 	Cot cot[] = {{.at = 0, .alt = -64}, {.at = 128, .shared = true}};
 
 	m->level = LV_mem;
@@ -402,6 +405,11 @@ to_mem(Module *m)
 	m->mem[0].const_at = offsets(m, 1, 0);
 	m->mem[0].input_at = offsets(m, 1, 64);
 	m->mem[0].slot_at = offsets(m, 2, 128);
+	m->mem[0].back_at = offsets(m, 2, 0);
+	m->mem[0].flat_bytes = offsets(m, 2, 0);
+	for (int k = 0; k < SEC_COUNT; k++)
+		m->mem[0].flat_at[k] = offsets(m, 2, 64 * k);
+	m->mem[0].in_flat = arena_dup(m->arena, in_flat, sizeof(in_flat));
 	m->mem[0].cot_of = arena_dup(m->arena, cot_of, sizeof(cot_of));
 	m->mem[0].cot = arena_dup(m->arena, cot, sizeof(cot));
 }
@@ -493,6 +501,8 @@ static void ch_batch(Module *m) { m->batch.i = 1 + m->batch.i; m->axes[2].extent
 static void ch_input_name(Module *m) { m->inputs[0].name = name_of(m->names, "params"); }
 static void ch_input_type(Module *m) { m->inputs[0].type.n--; }
 static void ch_input_range(Module *m) { m->inputs[0].range = NO_AXIS; }
+static void ch_input_of(Module *m) { Input in = m->inputs[0]; in.name = name_of(m->names, "tokens.m2"); in.of = 1; PUSH(m->arena, m->inputs, m->ninputs, m->cinputs, in); }
+static void ch_input_mesh(Module *m) { m->inputs[0].mesh = 2; }
 static void ch_input_loc(Module *m) { m->inputs[0].loc.line = 0; }
 static void ch_const(Module *m) { m->consts[0].dt = DT_f64; }
 static void ch_param_name(Module *m) { m->params[0].name = name_of(m->names, "a#b"); }
@@ -505,6 +515,9 @@ static void ch_param_init_b(Module *m) { m->params[1].init_b = 0.2; }
 static void ch_param_decay(Module *m) { m->params[0].decay = -0.0; }
 static void ch_param_lr(Module *m) { m->params[0].lr = 0; }
 static void ch_param_owner(Module *m) { m->params[0].owner = 1; }
+static void ch_param_borrows(Module *m) { m->params[2].borrows = 1; }
+static void ch_param_pending(Module *m) { m->params[2].pending = 6; }
+static void ch_param_trained(Module *m) { m->params[2].trained = true; }
 static void ch_param_loc(Module *m) { m->params[0].loc.len++; }
 static void ch_train_opt(Module *m) { m->train.opt = OPT_sgd; }
 static void ch_train_rate(Module *m) { m->train.rate = RATE_inverse_sqrt; }
@@ -533,17 +546,26 @@ static void ch_mesh_sub(Module *m) { m->plan.meshes[2].ax[2].sub = 3; }
 static void ch_run_mesh(Module *m) { m->plan.meshes[0].name = name_of(m->names, "one"); }
 static void ch_run_zero(Module *m) { m->plan.runs[0].zero = 3; }
 static void ch_run_recompute(Module *m) { m->plan.runs[0].recompute = RC_none; }
+static void ch_run_sp(Module *m) { m->plan.runs[1].megatron_sp = true; }
 static void ch_stage_slots(Module *m) { m->plan.stages[0].slots = 0; }
 static void ch_action_kind(Module *m) { m->actions[8].kind = ACT_input; }
 static void ch_action_bk(Module *m) { m->actions[9].bk = BK_F; }
 static void ch_action_count(Module *m) { m->actions[0].count = 3; }
 static void ch_action_inst(Module *m) { m->actions[9].inst = 0; }
 static void ch_action_stride(Module *m) { m->actions[3].stride = 1; }
+static void ch_action_mb(Module *m) { m->actions[3].mb = 2; }
+static void ch_input_mb(Module *m) { m->actions[1].mb = 1; }
+static void ch_start_kind(Module *m) { m->actions[10].kind = ACT_wait; }
+static void ch_start_comm(Module *m) { m->actions[10].comm = CK_param; }
+static void ch_start_inst(Module *m) { m->actions[10].inst = 0; }
+static void ch_start_stride(Module *m) { m->actions[10].stride = 2; }
+static void ch_start_mb(Module *m) { m->actions[10].mb = 0; }
 static void ch_actions(Module *m) { m->plan.stages[0].nactions = 0; }
 static void ch_const_body(Module *m) { m->bodies[m->const_body].kind = BK_N; m->const_body = 0; }
 static void ch_body_name(Module *m) { m->bodies[2].name = name_of(m->names, "zero"); }
 static void ch_body_kind(Module *m) { m->bodies[2].kind = BK_B; m->types[0].body[BK_B] = 2; m->types[0].body[BK_F] = 0; }
 static void ch_body_mesh(Module *m) { m->bodies[1].mesh = 1; }
+static void ch_body_from(Module *m) { m->bodies[3].from = 2; m->bodies[3].vals[1].type.ax[1].nshard = 0; m->bodies[3].vals[2].type.ax[0].nshard = 0; }
 static void ch_kernels(Module *m) { m->bodies[2].nkernels++; }
 static void ch_scratch(Module *m) { m->bodies[2].scratch_bytes++; }
 static void ch_live(Module *m) { m->bodies[2].live_bytes++; }
@@ -555,6 +577,7 @@ static void ch_val_name(Module *m) { m->bodies[2].vals[4].name = name_of(m->name
 static void ch_val_type(Module *m) { m->bodies[2].vals[4].type.dt = DT_bf16; }
 static void ch_val_shard(Module *m) { m->bodies[2].vals[4].type.ax[0].nshard = 1; }
 static void ch_val_partial(Module *m) { m->bodies[3].vals[m->bodies[3].nvals - 1].type.partial = 4; }
+static void ch_val_flat(Module *m) { m->bodies[3].vals[m->bodies[3].nvals - 1].type.flat = 4; }
 static void ch_val_space(Module *m) { m->bodies[2].vals[4].space = SP_port; }
 static void ch_val_offset(Module *m) { m->bodies[2].vals[3].offset++; }
 static void ch_val_over(Module *m) { m->bodies[2].vals[5].over.i = 4; }
@@ -571,6 +594,7 @@ static void ch_attr_num(Module *m) { m->bodies[2].ops[3].attrs[1].num = -INFINIT
 static void ch_type_name(Module *m) { m->types[1].name = name_of(m->names, "recompute"); }
 static void ch_type_body(Module *m) { m->types[1].body[BK_const] = m->const_body; }
 static void ch_type_outs(Module *m) { m->types[1].nouts = 0; m->nreports = 0; m->mem[0].ncot = 0; m->mem[0].cot_of = NULL; }
+static void ch_type_reshard(Module *m) { m->types[1].reshard = true; }
 static void ch_type_weight(Module *m) { m->types[1].weights[0].name = name_of(m->names, ""); }
 static void ch_type_weight_type(Module *m) { m->types[1].weights[0].type.n = 0; }
 static void ch_type_saved(Module *m) { m->types[0].saved[0].ax[0].nshard = 0; }
@@ -607,6 +631,21 @@ static void ch_mem_param_at(Module *m) { m->mem[0].param_at[2]++; }
 static void ch_mem_const_at(Module *m) { m->mem[0].const_at[0]++; }
 static void ch_mem_input_at(Module *m) { m->mem[0].input_at[0]++; }
 static void ch_mem_slot_at(Module *m) { m->mem[0].slot_at[1]++; }
+static void ch_mem_grad_bytes(Module *m) { m->mem[0].sec_bytes[SEC_grad]++; }
+static void ch_mem_m_bytes(Module *m) { m->mem[0].sec_bytes[SEC_m]++; }
+static void ch_mem_v_bytes(Module *m) { m->mem[0].sec_bytes[SEC_v]++; }
+static void ch_mem_gather(Module *m) { m->mem[0].gather = 704; }
+static void ch_mem_gather_bytes(Module *m) { m->mem[0].gather_bytes = 704; }
+static void ch_mem_dwork(Module *m) { m->mem[0].dwork = 704; }
+static void ch_mem_dwork_bytes(Module *m) { m->mem[0].dwork_bytes = 704; }
+static void ch_mem_flat(Module *m) { m->mem[0].flat_bytes[1] += 64; }
+static void ch_mem_no_flat(Module *m) { m->mem[0].flat_bytes = NULL; }
+static void ch_mem_flat_at(Module *m) { m->mem[0].flat_at[SEC_v][1] = -1; }
+static void ch_mem_in_flat(Module *m) { m->mem[0].in_flat[1] = false; }
+static void ch_mem_back_at(Module *m) { m->mem[0].back_at[0]++; }
+static void ch_mem_not_here(Module *m) { m->mem[0].slot_at[0] = -1; }
+static void ch_mem_stage(Module *m) { m->mem[1].arena_bytes++; }
+static void ch_mem_stage_at(Module *m) { m->mem[1].param_at = offsets(m, 3, 64); }
 static void ch_cot_at(Module *m) { m->mem[0].cot[1].at++; }
 static void ch_cot_alt(Module *m) { m->mem[0].cot[0].alt = 0; }
 static void ch_cot_shared(Module *m) { m->mem[0].cot[0].shared = true; }
@@ -747,6 +786,37 @@ static const struct {
     C(cot_at),
     C(cot_alt),
     C(cot_shared),
+    C(input_of),
+    C(input_mesh),
+    C(param_borrows),
+    C(param_pending),
+    C(param_trained),
+    C(run_sp),
+    C(action_mb),
+    C(input_mb),
+    C(start_kind),
+    C(start_comm),
+    C(start_inst),
+    C(start_stride),
+    C(start_mb),
+    C(body_from),
+    C(val_flat),
+    C(type_reshard),
+    C(mem_grad_bytes),
+    C(mem_m_bytes),
+    C(mem_v_bytes),
+    C(mem_gather),
+    C(mem_gather_bytes),
+    C(mem_dwork),
+    C(mem_dwork_bytes),
+    C(mem_flat),
+    C(mem_no_flat),
+    C(mem_flat_at),
+    C(mem_in_flat),
+    C(mem_back_at),
+    C(mem_not_here),
+    C(mem_stage),
+    C(mem_stage_at),
 #undef C
 };
 
