@@ -33,9 +33,13 @@ live_values(const Module *m, const Body *b)
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (!port_is_in(b->ports[i].kind)) live[b->ports[i].v.i] = true;
 	for (uint32_t i = b->nops; i-- > 0;)
-		if (op_live(&b->ops[i], live))
+		if (op_live(&b->ops[i], live)) {
 			for (int k = 0; k < b->ops[i].nin; k++)
 				live[b->ops[i].in[k].i] = true;
+			/* room the op works in: nobody reads it, and it must be there */
+			if (b->ops[i].code == OP_reduce_scatter)
+				live[b->ops[i].out[1].i] = true;
+		}
 	live[0] = false;
 	return live;
 }

@@ -457,6 +457,7 @@ static bool
 makes_axis(const Op *op, Axis a)
 {
 	if (op->code == OP_pos) return true;
+	if (op->code == OP_scatter_add) return axes_has(attr_axes(op, AK_axes), a);
 	return op->code == OP_broadcast && axes_has(attr_axes(op, AK_axes), a);
 }
 

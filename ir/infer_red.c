@@ -31,22 +31,29 @@ infer_sum(Infer *x)
 	return true;
 }
 
-/* Operand 0 has the axes, at least one, whole and not pending. */
+/* Operand 0 has the axes, at least one, and is not pending. */
 static bool
-jointly(Infer *x, const AxisList *axes)
+over_axes(Infer *x, const AxisList *axes)
 {
 	if (!axes->n) return inf_fail(x, "over no axis");
 	return inf_number(x, 0) && inf_distinct(x, axes) &&
-	       inf_has_axes(x, x->in[0], axes, "the operand") &&
-	       inf_whole_axes(x, x->in[0], axes) && inf_settled(x, 0, 1);
+	       inf_has_axes(x, x->in[0], axes, "the operand") && inf_settled(x, 0, 1);
 }
 
+/* ... and has them whole. */
+static bool
+jointly(Infer *x, const AxisList *axes)
+{
+	return over_axes(x, axes) && inf_whole_axes(x, x->in[0], axes);
+}
+
+/* Of a split axis, each rank's own: pending, until all_reduce {max=1}. */
 static bool
 extremum(Infer *x)
 {
 	const AxisList *axes = attr_axes(x->op, AK_axes);
 
-	if (!jointly(x, axes)) return false;
+	if (!over_axes(x, axes)) return false;
 	x->out[0] = *x->in[0];
 	reduce(&x->out[0], axes);
 	return true;

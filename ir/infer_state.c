@@ -12,6 +12,7 @@ infer_sumsq(Infer *x)
 	x->out[0] = (Type){.dt = DT_f64};
 	for (int i = 0; i < x->in[0]->n; i++)
 		x->out[0].partial |= (uint16_t)inf_use_shards(&x->in[0]->ax[i]);
+	x->out[0].partial |= x->in[0]->flat;
 	return inf_number(x, 0) && inf_settled(x, 0, 1);
 }
 
@@ -73,10 +74,6 @@ infer_all_reduce(Infer *x)
 {
 	unsigned bits = (unsigned)attr_int(x->op, AK_over);
 
-	if (attr_int_or(x->op, AK_max, 0)) { /* of what each rank has: nothing is pending */
-		x->out[0] = *x->in[0];
-		return inf_settled(x, 0, 1);
-	}
 	if (bits & ~(unsigned)x->in[0]->partial)
 		return inf_fail(x, "over %s, but the operand's sum is pending over %s",
 				inf_mesh_str(x, bits), inf_mesh_str(x, x->in[0]->partial));

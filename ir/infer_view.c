@@ -224,7 +224,8 @@ indices(Infer *x, const AxisList *axes, Type *t)
 	return inf_distinct(x, axes);
 }
 
-/* The axes that the indices bring stand where the first gathered one stood. */
+/* The axes that the indices bring stand where the first gathered one stood. Of an axis that is split, a rank gives what it
+ * has and zero elsewhere: a pending sum. */
 bool
 infer_gather(Infer *x)
 {
@@ -235,9 +236,11 @@ infer_gather(Infer *x)
 
 	if (!indices(x, axes, &idx) || !inf_has_axes(x, x->in[0], axes, "the operand"))
 		return false;
-	if (!inf_whole_axes(x, x->in[0], axes)) return false;
-	for (int i = 0; i < axes->n; i++)
+	unsigned split = 0;
+	for (int i = 0; i < axes->n; i++) {
+		split |= inf_use_shards(&kept.ax[type_find(&kept, axes->a[i])]);
 		type_remove(&kept, axes->a[i]);
+	}
 	for (int i = 0; i < idx.n; i++) {
 		if (type_find(&kept, idx.ax[i].a) < 0)
 			brought[n++] = idx.ax[i];
@@ -245,6 +248,7 @@ infer_gather(Infer *x)
 			return false;
 	}
 	x->out[0] = *x->in[0];
+	x->out[0].partial |= (uint16_t)split;
 	return inf_replace_axes(x, &x->out[0], axes, brought, n);
 }
 

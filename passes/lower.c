@@ -1,9 +1,9 @@
 /*
  * lower.c - the lowering library: a layer type and a strategy in, the bodies one rank runs out.
  *
- * shard -> remat -> ports -> fuse, then pack for the cost. The search costs what it returns and
- * spmd links the same object, so a plan's memory is the program's memory. Results are memoised
- * by (type, strategy, degree of mb).
+ * shard (mb, dp) -> tp -> pad -> remat -> ports -> fuse, then pack for the cost. The search costs
+ * what it returns and spmd links the same object, so a plan's memory is the program's memory.
+ * Results are memoised by LowerKey.
  */
 #include "passes/passes.h"
 
@@ -70,9 +70,22 @@ legal_ports(Module *m, Body *b, const LayerType *t, const Body *f, Arena *tmp)
 }
 
 static bool
-same_strategy(const Strategy *a, const Strategy *b)
+same_key(const LowerKey *a, const LowerKey *b)
 {
-	return a->mesh == b->mesh && a->zero == b->zero && a->recompute == b->recompute;
+	const Strategy *x = &a->strategy, *y = &b->strategy;
+	return a->type == b->type && a->pending == b->pending && a->shared == b->shared &&
+	       x->mesh == y->mesh && x->zero == y->zero && x->recompute == y->recompute &&
+	       x->megatron_sp == y->megatron_sp;
+}
+
+static int64_t
+sent_bytes(const Module *m, const Body *b)
+{
+	int64_t n = 0;
+	for (uint32_t i = 0; i < b->nops; i++)
+		if (op_info[b->ops[i].code].flags & OF_COMM)
+			n += type_bytes(m, ir_mesh(m, b), val_type(b, b->ops[i].in[0]));
+	return n;
 }
 
 static void
@@ -90,37 +103,80 @@ count_cost(Ctx *c, Module *m, Lowered *l)
 		Cost cost = cost_body(m, body[k]);
 		l->flops[k] = cost.flops;
 		l->moved[k] = cost.moved;
+		l->sent[k] = sent_bytes(m, body[k]);
 		l->scratch[k] = body[k]->scratch_bytes;
 	}
-	const Mesh *mesh = &m->plan.meshes[l->strategy.mesh];
+	const Mesh *mesh = &m->plan.meshes[l->key.strategy.mesh];
 	for (uint32_t i = 0; i < l->layer.nsaved; i++)
 		l->saved_bytes += type_bytes(m, mesh, &l->layer.saved[i]);
 	for (uint32_t i = 0; i < l->layer.ncarry; i++)
 		l->carry_bytes += type_bytes(m, mesh, &l->layer.carry[i]);
 }
 
+/* N and U work on what the weights are; under ZeRO, on this rank's range of it. */
+static void
+shard_state(const Module *m, const Strategy *s, const LayerType *t, Body *b)
+{
+	const Mesh *mesh = &m->plan.meshes[s->mesh];
+	unsigned dp = 0;
+	for (int k = 1; s->zero && k < mesh->n; k++)
+		if (mesh->ax[k].kind == MX_dp && mesh->ax[k].degree > 1) dp |= 1u << k;
+	b->mesh = s->mesh;
+	for (uint32_t i = 0; i < b->nports; i++) {
+		const Port *p = &b->ports[i];
+		Type *v = &b->vals[p->v.i].type;
+		if (p->kind == PORT_scalar) continue;
+		if (p->kind == PORT_norm) {
+			const Type *g = val_type(b, val_op(b, p->v)->in[0]);
+			for (int k = 0; k < g->n; k++)
+				for (int j = 0; j < g->ax[k].nshard; j++)
+					v->partial |= (uint16_t)(1u << g->ax[k].shard[j]);
+			v->partial |= (uint16_t)dp;
+			continue;
+		}
+		DType dt = v->dt;
+		*v = t->weights[p->slot].type;
+		v->dt = dt;
+		v->flat = (uint16_t)dp;
+	}
+}
+
+bool
+lower_shard(Ctx *c, Module *m, const LowerKey *key, const TpChoice *s, LayerType *t,
+	    Body *body[BK_COUNT])
+{
+	*t = m->types[key->type];
+	t->weights = arena_dup(m->arena, t->weights, sizeof *t->weights * t->nweights);
+	t->saved = arena_dup(m->arena, t->saved, sizeof *t->saved * t->nsaved);
+	t->carry = arena_dup(m->arena, t->carry, sizeof *t->carry * t->ncarry);
+	if (!shard_type(c, m, key->strategy.mesh, key->type, key->pending, t, body))
+		return false;
+	if (!tp_type(c, m, key->strategy.mesh, s, key->shared, t, body)) return false;
+	pad_type(c, m, key->strategy.mesh, t, body);
+	return true;
+}
+
 static Lowered *
-lower_new(Ctx *c, Module *m, uint32_t type, uint64_t pending, const Strategy *s)
+lower_new(Ctx *c, Module *m, const LowerKey *key)
 {
 	Lowered *l = NEW(m->arena, Lowered);
 	Body *body[BK_COUNT] = {0};
-	l->type = type;
-	l->pending = pending;
-	l->strategy = *s;
-	l->layer = m->types[type];
 	LayerType *t = &l->layer;
-	t->saved = arena_dup(m->arena, t->saved, sizeof *t->saved * t->nsaved);
-	t->carry = arena_dup(m->arena, t->carry, sizeof *t->carry * t->ncarry);
+	l->key = *key;
+	if (!choose_tp(c, m, key, &l->tp)) return NULL;
 	for (int k = 0; k < BK_COUNT; k++) {
-		if (!t->body[k]) continue;
+		uint32_t b = m->types[key->type].body[k];
+		if (!b) continue;
 		l->has[k] = true;
-		l->body[k] = body_copy(m->arena, &m->bodies[t->body[k]]);
+		l->body[k] = body_copy(m->arena, &m->bodies[b]);
 		body[k] = &l->body[k];
 	}
-	if (!shard_type(c, m, s->mesh, type, pending, t, body)) return NULL;
+	if (!lower_shard(c, m, key, &l->tp, t, body)) return NULL;
+	for (int k = BK_N; k <= BK_U; k++)
+		if (body[k]) shard_state(m, &key->strategy, t, body[k]);
 	for (int k = 0; k < BK_COUNT; k++)
 		t->flops[k] = body[k] ? cost_body(m, body[k]).flops : 0;
-	remat_type(c, m, s->recompute, t, body);
+	remat_type(c, m, key->strategy.recompute, t, body);
 	for (int k = 0; k < BK_COUNT; k++) {
 		if (!body[k]) continue;
 		legal_ports(m, body[k], t, body[BK_F], c->tmp);
@@ -131,110 +187,14 @@ lower_new(Ctx *c, Module *m, uint32_t type, uint64_t pending, const Strategy *s)
 }
 
 Lowered *
-lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, uint64_t pending,
-	   const Strategy *s)
+lower_type(Ctx *c, Module *m, LowerMemo *memo, const LowerKey *key)
 {
+	Level level = m->level;
 	for (uint32_t i = 0; i < memo->n; i++)
-		if (memo->l[i]->type == type && memo->l[i]->pending == pending &&
-		    same_strategy(&memo->l[i]->strategy, s))
-			return memo->l[i];
-	Lowered *l = lower_new(c, m, type, pending, s);
+		if (same_key(&memo->l[i]->key, key)) return memo->l[i];
+	m->level = LV_spmd; /* extents are local from here on */
+	Lowered *l = lower_new(c, m, key);
+	m->level = level;
 	if (l) PUSH(m->arena, memo->l, memo->n, memo->cap, l);
 	return l;
-}
-
-/* Puts a lowered type in the place of its source, or beside it if that is taken by another
- * strategy. */
-static uint32_t
-link_type(Module *m, const Lowered *l, bool first)
-{
-	LayerType t = l->layer;
-	if (!first) {
-		t.name = name_fmt(m->names, "%s.%s", name_str(m->names, t.name),
-				  recompute_str[l->strategy.recompute]);
-		if (l->pending)
-			t.name = name_fmt(m->names, "%s.p%llx", name_str(m->names, t.name),
-					  (unsigned long long)l->pending);
-		if (l->strategy.mesh)
-			t.name = name_fmt(m->names, "%s.m%u", name_str(m->names, t.name),
-					  l->strategy.mesh);
-	}
-	for (int k = 0; k < BK_COUNT; k++) {
-		if (!l->has[k]) continue;
-		Body b = l->body[k];
-		b.name = t.name;
-		if (first)
-			m->bodies[t.body[k]] = b;
-		else
-			t.body[k] = ir_add_body(m, b);
-	}
-	if (first) {
-		m->types[l->type] = t;
-		return l->type;
-	}
-	PUSH(m->arena, m->types, m->ntypes, m->ctypes, t);
-	return m->ntypes - 1;
-}
-
-/* Which arguments of an instance are sums over the batch; of[]: the lowered objects of those before it. */
-static bool
-pending_args(Ctx *c, const Module *m, const LowerMemo *memo, const uint32_t *of,
-	     const Instance *n, uint64_t *pending)
-{
-	*pending = 0;
-	for (uint16_t a = 0; a < m->types[n->type].nargs; a++) {
-		if (n->args[a].kind != REF_result) continue;
-		const Lowered *from = memo->l[of[n->args[a].i]];
-		const Port *out = ir_find_port(&from->body[BK_F], PORT_out, n->args[a].result);
-		if (!out || !val_type(&from->body[BK_F], out->v)->partial) continue;
-		*pending |= UINT64_C(1) << (a & 63);
-		if (a < 64) continue;
-		if (c->diag)
-			diag_error(
-			    c->diag, n->loc,
-			    "'%s' is given a sum over the batch behind 64 arguments: the "
-			    "batch cannot be split into microbatches",
-			    name_str(m->names, n->name));
-		return false;
-	}
-	return true;
-}
-
-bool
-lower_link(Ctx *c, Module *m, LowerMemo *memo)
-{
-	uint32_t ntypes = m->ntypes, nbodies = m->nbodies;
-	uint32_t *of =
-	    NEW_N(c->tmp, uint32_t, m->ninsts); /* which lowered object an instance calls */
-	m->level = LV_spmd;                     /* extents are local from here on */
-	for (uint32_t r = 0; r < m->plan.nruns; r++) {
-		const Strategy *s = &m->plan.runs[r];
-		for (uint32_t i = s->first; i < s->first + s->count && i < m->ninsts; i++) {
-			uint64_t pending;
-			if (!pending_args(c, m, memo, of, &m->insts[i], &pending)) return false;
-			Lowered *l = lower_type(c, m, memo, m->insts[i].type, pending, s);
-			if (!l) return false;
-			while (memo->l[of[i]] != l)
-				of[i]++;
-		}
-	}
-	ENSURE(m->ntypes == ntypes && m->nbodies == nbodies, "lowering added bodies");
-	uint32_t *linked = NEW_N(c->tmp, uint32_t, memo->n + 1); /* 1 + type it became */
-	bool *taken = NEW_N(c->tmp, bool, ntypes + 1);
-	for (uint32_t i = 0; i < m->ninsts; i++) {
-		const Lowered *l = memo->l[of[i]];
-		if (!linked[of[i]]) linked[of[i]] = 1 + link_type(m, l, !taken[l->type]);
-		taken[l->type] = true;
-		m->insts[i].type = linked[of[i]] - 1;
-	}
-	if (m->const_body) fuse_body(c, m, &m->bodies[m->const_body]);
-	return true;
-}
-
-/* requires: LV_plan. */
-bool
-pass_spmd(Ctx *c, Module *m)
-{
-	LowerMemo memo = {0};
-	return lower_link(c, m, &memo);
 }

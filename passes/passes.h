@@ -157,33 +157,72 @@ uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t m
 
 /* lower.c: the lowering library. What the search costs is what spmd links. */
 
+/* Which axes of a layer tp splits. */
+typedef struct TpChoice {
+	bool *inner; /* [naxes] */
+	uint32_t naxes;
+	bool sp; /* Megatron-SP */
+	Axis
+	    seq; /* the axis attention looks along, where the layer's arguments or results have it; none: no sp */
+} TpChoice;
+
+/* What a layer type is lowered for: one Lowered each. */
+typedef struct LowerKey {
+	uint32_t type;
+	uint64_t pending;  /* bit a: argument a is a sum over the batch, of one microbatch */
+	uint64_t shared;   /* bit w: other instances add to the gradient of weight w */
+	Strategy strategy; /* but for first and count */
+} LowerKey;
+
 /* A layer type under a strategy: its bodies sharded, with recomputation, fused, and what
  * they cost. */
 typedef struct Lowered {
-	uint32_t type;    /* of the module that was lowered */
-	uint64_t pending; /* bit a: argument a is a sum over the batch, of one microbatch */
-	Strategy strategy;
+	LowerKey key;
+	TpChoice tp;
 	Body body[BK_COUNT]; /* ops == NULL and no ports: there is none */
 	bool has[BK_COUNT];
 	LayerType
 	    layer; /* the type as spmd links it: shards in saved, carry; flops of the model */
-	double flops[BK_COUNT];           /* done, recomputation included */
-	int64_t moved[BK_COUNT];          /* bytes read and written by its kernels */
-	int64_t scratch[BK_COUNT];        /* bytes, packed */
+	double flops[BK_COUNT];    /* done, recomputation included */
+	int64_t moved[BK_COUNT];   /* bytes read and written by its kernels */
+	int64_t sent[BK_COUNT];    /* bytes of the operands of its collectives, of one rank */
+	int64_t scratch[BK_COUNT]; /* bytes, packed */
 	int64_t saved_bytes, carry_bytes; /* frames */
 } Lowered;
 
-/* requires: LV_plan. NULL after diagnostics. Same type and strategy: the same object, from
- * `memo`. */
+/* requires: LV_plan, or LV_spmd before linking. NULL after diagnostics. Same key: the same object, from `memo`. */
 typedef struct LowerMemo {
 	Lowered **l;
 	uint32_t n, cap;
 } LowerMemo;
-Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, uint32_t type, uint64_t pending,
-		    const Strategy *s);
-/* Links lowered types into the module and raises it to LV_spmd. */
+Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, const LowerKey *key);
+
+/* link.c: lowered types into the module */
+
+/* Raises a module of LV_plan to LV_spmd: lowered types, reshards between meshes and stages, a copy of an input for every
+ * layout, borrowed parameters. False after diagnostics. */
 bool lower_link(Ctx *c, Module *m, LowerMemo *memo);
 bool pass_spmd(Ctx *c, Module *m);
+
+/* tp.c */
+
+/* Splits the bodies of one layer type over the tp axes of a mesh. False, without a diagnostic: that choice does not work.
+ * requires: shard_type. */
+bool tp_type(Ctx *c, Module *m, uint32_t mesh, const TpChoice *s, uint64_t shared, LayerType *t,
+	     Body *body[BK_COUNT]);
+
+/* pad.c */
+
+/* Puts a neutral element in front of what adds up over padding. requires: the last word on layouts. */
+void pad_type(Ctx *c, Module *m, uint32_t mesh, const LayerType *t, Body *body[BK_COUNT]);
+
+/* choose.c */
+
+/* The axes tp splits: the set whose bodies cost least. False after a diagnostic: Megatron-SP is asked for and impossible. */
+bool choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out);
+/* The bodies of a type, sharded under a choice (mb, dp, tp, padding), before recomputation. */
+bool lower_shard(Ctx *c, Module *m, const LowerKey *key, const TpChoice *s, LayerType *t,
+		 Body *body[BK_COUNT]);
 
 /* body.c: what passes do to bodies */
 

@@ -219,32 +219,6 @@ report_too_large(const Search *s, const Choice *t)
 
 /* ---- a given plan ---- */
 
-/* What the lowering cannot do yet is refused with the number in question. */
-static bool
-check_given(Ctx *c, const Module *m, Name file)
-{
-	const Plan *p = &m->plan;
-	Loc at = {.file = file, .line = 1, .col = 1, .len = 1};
-	if (p->ranks != 1 || p->nstages != 1) {
-		diag_error(c->diag, at,
-			   "this plan is for %" PRIu32 " ranks in %" PRIu32
-			   " stages; only plans for one rank are "
-			   "lowered so far",
-			   p->ranks, p->nstages);
-		return false;
-	}
-	for (uint32_t i = 0; i < p->nruns; i++)
-		if (p->runs[i].zero) {
-			diag_error(c->diag, at,
-				   "layers %" PRIu32 "-%" PRIu32
-				   ": zero %u needs several ranks",
-				   p->runs[i].first, p->runs[i].first + p->runs[i].count - 1,
-				   p->runs[i].zero);
-			return false;
-		}
-	return true;
-}
-
 static bool
 read_plan(Ctx *c, Module *m)
 {
@@ -256,9 +230,8 @@ read_plan(Ctx *c, Module *m)
 			   strerror(errno));
 		return false;
 	}
-	if (!plan_parse(m, c->diag, file, text, n) || !check_given(c, m, file)) return false;
+	if (!plan_parse(m, c->diag, file, text, n)) return false;
 	m->plan.forward_only |= c->forward_only;
-	if (!m->plan.stages[0].slots) m->plan.stages[0].slots = 1;
 	m->level = LV_plan;
 	return true;
 }

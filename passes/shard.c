@@ -1,23 +1,23 @@
 /*
- * shard.c - which part of every value one microbatch holds.
+ * shard.c - which part of every value one microbatch of one data-parallel rank holds.
  *
  * Input: the bodies of one layer type with global types. Output: the same bodies with types
- * local to a mesh whose axis 0 (mb) splits the batch in time: `batch@mb` on every value that
- * has the batch axis or an axis made of it, `+mb` on sums over it that the step completes
- * (losses, weight gradients). Linear operations carry a pending sum; a non-linear one on it
- * would need the whole batch at once and is refused at its place. With one microbatch nothing
- * is split.
+ * local to a mesh whose axis 0 (mb) splits the batch in time and whose dp axes split each
+ * microbatch over ranks: `batch@mb.dp` on every value that has the batch axis or an axis made
+ * of it, `+mb +dp` on sums over it that the step completes (losses, weight gradients). Linear
+ * operations carry a pending sum; a non-linear one on it would need the whole batch at once and
+ * is refused at its place. Axes of degree one split nothing. tp.c does the rest of the mesh.
  */
 #include "passes/passes.h"
-
-enum { MB = 0 }; /* the mesh axis of microbatches */
 
 typedef struct Shard {
 	Ctx *c;
 	Module *m;
 	Body *b;
-	bool *split; /* [naxes] */
-	int64_t degree;
+	bool *split;      /* [naxes] */
+	AxisUse use;      /* how: over mb, then dp; the axis is filled in */
+	unsigned bits;    /* of the mesh axes in `use` */
+	int64_t degree;   /* their product */
 	uint64_t pending; /* arguments that are sums over the batch */
 } Shard;
 
@@ -26,13 +26,13 @@ typedef bool ShardRule(Shard *s, const Op *op, uint32_t at);
 static bool
 pending(const Shard *s, Val v)
 {
-	return s->b->vals[v.i].type.partial & 1u << MB;
+	return s->b->vals[v.i].type.partial & s->bits;
 }
 
 static void
 set_pending(const Shard *s, Val v, bool on)
 {
-	if (v.i && on) s->b->vals[v.i].type.partial |= 1u << MB;
+	if (v.i && on) s->b->vals[v.i].type.partial |= (uint16_t)s->bits;
 }
 
 static bool
@@ -47,7 +47,11 @@ static void
 split_type(const Shard *s, Type *t)
 {
 	for (int k = 0; k < t->n; k++)
-		if (s->split[t->ax[k].a.i]) t->ax[k].nshard = 1, t->ax[k].shard[0] = MB;
+		if (s->split[t->ax[k].a.i]) {
+			Axis a = t->ax[k].a;
+			t->ax[k] = s->use;
+			t->ax[k].a = a;
+		}
 }
 
 static bool
@@ -57,7 +61,7 @@ refuse(const Shard *s, Loc at, const char *why)
 		diag_error(
 		    s->c->diag, at,
 		    "%s: it ties the samples of a batch together, so that the batch cannot be "
-		    "split into %lld microbatches",
+		    "split into %lld parts (microbatches and data-parallel ranks)",
 		    why, (long long)s->degree);
 	return false;
 }
@@ -90,7 +94,7 @@ share(Shard *s, Val x, uint32_t at)
 	uint32_t from = b->nops;
 	Attr value = attr_make_num(AK_value, 1.0 / (double)s->degree);
 	Val k = body_op(s->m, b, OP_const, NULL, 0, &value, 1, &scalar, loc);
-	t.partial |= 1u << MB;
+	t.partial |= (uint16_t)s->bits;
 	Val y = body_op(s->m, b, OP_mul, (Val[]){x, k}, 2, NULL, 0, &t, loc);
 	body_move(s->c->tmp, b, from, at);
 	return y;
@@ -369,7 +373,7 @@ in_ports(Shard *s, const LayerType *t, const Body *f)
 		if (p->kind == PORT_cot &&
 		    f) { /* whole where the primal is pending, and the other way round */
 			const Port *out = ir_find_port(f, PORT_out, p->slot);
-			bool part = out && f->vals[out->v.i].type.partial & 1u << MB;
+			bool part = out && f->vals[out->v.i].type.partial & s->bits;
 			set_pending(s, p->v, !is_split(s, type) && !part);
 		}
 	}
@@ -386,7 +390,7 @@ out_ports(Shard *s, LayerType *t, const Body *f)
 		bool want = p->kind == PORT_dw;
 		if (p->kind == PORT_dx && f) {
 			const Port *arg = ir_find_port(f, PORT_arg, p->slot);
-			bool part = arg && f->vals[arg->v.i].type.partial & 1u << MB;
+			bool part = arg && f->vals[arg->v.i].type.partial & s->bits;
 			want = arg && !part && !is_split(s, &f->vals[arg->v.i].type);
 			if (part && pending(s, p->v))
 				return refuse(s, val_op(s->b, p->v)->loc,
@@ -451,17 +455,27 @@ reported(const Module *m, uint32_t type, uint16_t slot)
 
 /*
  * Writes the value types of the bodies of one layer type under a mesh; body[k] may be NULL.
- * False after a diagnostic. requires: the degree of mb divides the batch. t->saved and t->carry
+ * False after a diagnostic. requires: the degree of mb divides the batch; that of dp may not. t->saved and t->carry
  * are followed.
  */
 bool
 shard_type(Ctx *c, Module *m, uint32_t mesh, uint32_t type, uint64_t pending, LayerType *t,
 	   Body *body[BK_COUNT])
 {
-	Shard s = {
-	    .c = c, .m = m, .degree = m->plan.meshes[mesh].ax[MB].degree, .pending = pending};
+	Shard s = {.c = c, .m = m, .degree = 1, .pending = pending};
+	const Mesh *over = &m->plan.meshes[mesh];
 	for (int k = 0; k < BK_COUNT; k++)
 		if (body[k]) body[k]->mesh = mesh;
+	for (int k = 0; k < over->n; k++) {
+		if ((over->ax[k].kind != MX_mb && over->ax[k].kind != MX_dp) ||
+		    over->ax[k].degree <= 1)
+			continue;
+		if (s.use.nshard == MAX_SHARD)
+			return refuse(&s, (Loc){0}, "the mesh has too many axes of kind dp");
+		s.use.shard[s.use.nshard++] = (uint8_t)k;
+		s.bits |= 1u << k;
+		s.degree *= over->ax[k].degree;
+	}
 	if (s.degree <= 1) return true;
 	if (!find_split(&s, body)) return false;
 	for (int k = BK_F; k <= BK_W; k++) {

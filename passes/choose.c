@@ -1,0 +1,292 @@
+/*
+ * choose.c - which axes of a layer tp splits.
+ *
+ * Candidates are the axes that live inside the layer: those of no argument or result, together with whatever views make of
+ * them. Every subset is tried: the bodies are sharded under it, and of those that work the cheapest is taken, by the work of
+ * one rank and what its collectives send. Nothing here knows an architecture: that heads and ffn are split and vocab where
+ * there is one comes out of it.
+ *
+ * An axis may be split unevenly unless something needs its blocks whole: a view that splits or merges it, or attention.
+ */
+#include <string.h>
+
+#include "passes/passes.h"
+
+enum { MAX_CLASSES = 5 };
+
+/* Costs in the smallest common terms, for comparing only: a core's flops for a byte moved and for a byte sent, and the
+ * flops that the latency of a collective is worth. The search has the machine's own figures (roofline.c). */
+static const double FLOPS_PER_BYTE = 4, FLOPS_PER_BYTE_SENT = 20, FLOPS_PER_COLLECTIVE = 1e5;
+
+typedef struct Choose {
+	Ctx *c;
+	Module *m;
+	const LowerKey *key;
+	Body *const *body;
+	uint32_t *class; /* [naxes] axes that views tie together share one */
+	bool *outer;     /* [class] at the layer's edge, or tied to it */
+	bool *whole;     /* [class] must divide */
+	int64_t *weight; /* [class] elements of weights with it */
+	int64_t degree;  /* of all tp axes */
+} Choose;
+
+static uint32_t
+find(const Choose *x, uint32_t a)
+{
+	while (x->class[a] != a)
+		a = x->class[a];
+	return a;
+}
+
+static void
+unite(Choose *x, Axis a, Axis b)
+{
+	uint32_t i = find(x, a.i), j = find(x, b.i);
+	if (i != j) x->class[i > j ? i : j] = i < j ? i : j;
+}
+
+/* ---- classes ---- */
+
+static void
+tie_views(Choose *x)
+{
+	for (int k = BK_F; k <= BK_W; k++)
+		for (uint32_t i = 0; x->body[k] && i < x->body[k]->nops; i++) {
+			const Op *op = &x->body[k]->ops[i];
+			if (op->code != OP_view) continue;
+			unite(x, attr_axes(op, AK_from)->a[0], attr_axes(op, AK_to)->a[0]);
+		}
+}
+
+static void
+mark(const Choose *x, bool *at, const Type *t)
+{
+	for (int k = 0; k < t->n; k++)
+		at[find(x, t->ax[k].a.i)] = true;
+}
+
+static void
+mark_list(const Choose *x, const AxisList *l)
+{
+	for (int k = 0; k < l->n; k++)
+		x->whole[find(x, l->a[k].i)] = true;
+}
+
+static void
+look_at(Choose *x)
+{
+	for (int k = BK_F; k <= BK_W; k++) {
+		const Body *b = x->body[k];
+		for (uint32_t i = 0; b && i < b->nports; i++) {
+			const Port *p = &b->ports[i];
+			if (p->kind == PORT_arg || p->kind == PORT_out)
+				mark(x, x->outer, val_type(b, p->v));
+		}
+		for (uint32_t i = 0; b && i < b->nops; i++) {
+			const Op *op = &b->ops[i];
+			if (op->code == OP_attention)
+				for (int j = 0; j < 3; j++)
+					mark(x, x->whole, val_type(b, op->in[j]));
+			if (op->code != OP_view) continue;
+			if (attr_axes(op, AK_from)->n > 1 || attr_axes(op, AK_to)->n > 1) {
+				mark_list(x, attr_axes(op, AK_from));
+				mark_list(x, attr_axes(op, AK_to));
+			}
+		}
+	}
+	x->outer[find(x, x->m->batch.i)] = true;
+	const LayerType *t = &x->m->types[x->key->type];
+	for (uint32_t w = 0; w < t->nweights; w++) {
+		bool *in = NEW_N(x->c->tmp, bool, x->m->naxes);
+		mark(x, in, &t->weights[w].type);
+		for (uint32_t a = 1; a < x->m->naxes; a++)
+			if (in[a]) x->weight[a] += type_count(x->m, NULL, &t->weights[w].type);
+	}
+}
+
+static bool
+divides(const Choose *x, uint32_t class)
+{
+	for (uint32_t a = 1; a < x->m->naxes; a++)
+		if (find(x, a) == class && ir_extent(x->m, (Axis){(uint16_t)a}) % x->degree)
+			return false;
+	return true;
+}
+
+/* Classes worth trying, by axis; the heaviest if there are too many. */
+static uint32_t
+candidates(const Choose *x, uint32_t out[MAX_CLASSES])
+{
+	uint32_t n = 0;
+	bool *seen = NEW_N(x->c->tmp, bool, x->m->naxes);
+	for (int k = BK_F; k <= BK_W; k++)
+		for (uint32_t v = 1; x->body[k] && v < x->body[k]->nvals; v++)
+			mark(x, seen, &x->body[k]->vals[v].type);
+	for (uint32_t a = 1; a < x->m->naxes; a++) {
+		if (!seen[a] || find(x, a) != a || x->outer[a] || !x->weight[a]) continue;
+		if (ir_extent(x->m, (Axis){(uint16_t)a}) < x->degree) continue;
+		if (x->whole[a] && !divides(x, a)) continue;
+		if (n < MAX_CLASSES) {
+			out[n++] = a;
+			continue;
+		}
+		uint32_t least = 0;
+		for (uint32_t k = 1; k < n; k++)
+			if (x->weight[out[k]] < x->weight[out[least]]) least = k;
+		if (x->weight[a] <= x->weight[out[least]]) continue;
+		memmove(out + least, out + least + 1, sizeof *out * (n - least - 1));
+		out[n - 1] = a;
+	}
+	return n;
+}
+
+/* ---- cost ---- */
+
+static double
+cost_of(const Module *m, const Mesh *mesh, const LayerType *t, Body *const body[BK_COUNT])
+{
+	double cost = 0;
+	for (uint32_t w = 0; w < t->nweights;
+	     w++) /* once a step: weight, gradient, moments, read and written */
+		cost += (double)type_bytes(m, mesh, &t->weights[w].type) * 7 * FLOPS_PER_BYTE;
+	for (int k = BK_F; k <= BK_W; k++) {
+		if (!body[k]) continue;
+		Cost c = cost_body(m, body[k]);
+		cost += c.flops + (double)c.moved * FLOPS_PER_BYTE;
+		for (uint32_t i = 0; i < body[k]->nops; i++) {
+			const Op *op = &body[k]->ops[i];
+			if (!(op_info[op->code].flags & OF_COMM)) continue;
+			const Type *x = val_type(body[k], op->in[0]);
+			int64_t bytes = type_bytes(m, ir_mesh(m, body[k]), x);
+			cost += (double)bytes * FLOPS_PER_BYTE_SENT + FLOPS_PER_COLLECTIVE;
+		}
+	}
+	return cost;
+}
+
+/* Cost under a choice; below 0: it does not work. */
+static double
+try(const Choose *x, const TpChoice *s)
+{
+	Ctx c = *x->c;
+	LayerType t;
+	Body copy[BK_COUNT], *body[BK_COUNT] = {0};
+	c.diag = NULL;
+	for (int k = BK_F; k <= BK_W; k++) {
+		if (!x->body[k]) continue;
+		copy[k] = body_copy(x->m->arena, x->body[k]);
+		body[k] = &copy[k];
+	}
+	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return -1;
+	return cost_of(x->m, &x->m->plan.meshes[x->key->strategy.mesh], &t, body);
+}
+
+static int64_t
+tp_degree(const Mesh *mesh)
+{
+	int64_t n = 1;
+	for (int k = 1; k < mesh->n; k++)
+		if (mesh->ax[k].kind == MX_tp) n *= mesh->ax[k].degree;
+	return n;
+}
+
+/* ---- Megatron-SP ---- */
+
+/* Axes of queries that are neither features nor the batch nor the keys' own. */
+static bool
+is_query_axis(const Module *m, const Body *b, const Op *op, Axis a)
+{
+	const Attr *query = attr_find(op, AK_query);
+	const Type *k = val_type(b, op->in[1]);
+	if (query) return query->axis.i == a.i;
+	return type_find(val_type(b, op->in[0]), a) >= 0 && type_find(k, a) < 0 &&
+	       !axes_has(attr_axes(op, AK_feat), a) && a.i != m->batch.i;
+}
+
+/* The axis at this layer's edge that some attention of the model looks along. */
+static Axis
+seq_axis(const Choose *x)
+{
+	const Module *m = x->m;
+	for (uint32_t a = 1; a < m->naxes; a++) {
+		Axis axis = {(uint16_t)a};
+		bool edge = false;
+		for (uint32_t i = 0; i < x->body[BK_F]->nports; i++) {
+			const Port *p = &x->body[BK_F]->ports[i];
+			edge |= (p->kind == PORT_arg || p->kind == PORT_out) &&
+				type_find(val_type(x->body[BK_F], p->v), axis) >= 0;
+		}
+		for (uint32_t b = 1; edge && b < m->nbodies; b++)
+			for (uint32_t i = 0; i < m->bodies[b].nops; i++)
+				if (m->bodies[b].ops[i].code == OP_attention &&
+				    is_query_axis(m, &m->bodies[b], &m->bodies[b].ops[i], axis))
+					return axis;
+	}
+	return NO_AXIS;
+}
+
+static bool
+choose_seq(const Choose *x, TpChoice *s)
+{
+	Axis seq = seq_axis(x);
+	const LayerType *t = &x->m->types[x->key->type];
+	if (!seq.i) return true; /* nothing to split here */
+	if (ir_extent(x->m, seq) % x->degree == 0) {
+		s->sp = true;
+		s->seq = seq;
+		return true;
+	}
+	if (x->c->diag)
+		diag_error(
+		    x->c->diag, (Loc){0},
+		    "megatron_sp splits the axis '%s' of layer '%s' over tp, and its extent "
+		    "%lld is not divisible by %lld",
+		    ir_axis_str(x->m, seq), name_str(x->m->names, t->name),
+		    (long long)ir_extent(x->m, seq), (long long)x->degree);
+	return false;
+}
+
+/* ---- the choice ---- */
+
+bool
+choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
+{
+	Body *body[BK_COUNT] = {0};
+	uint32_t class[MAX_CLASSES], n;
+	Choose x = {.c = c, .m = m, .key = key, .body = body};
+	x.degree = tp_degree(&m->plan.meshes[key->strategy.mesh]);
+	*out = (TpChoice){.inner = NEW_N(m->arena, bool, m->naxes), .naxes = m->naxes};
+	if (x.degree <= 1) return true;
+	for (int k = 0; k < BK_COUNT; k++)
+		if (m->types[key->type].body[k])
+			body[k] = &m->bodies[m->types[key->type].body[k]];
+	x.class = NEW_N(c->tmp, uint32_t, m->naxes);
+	x.outer = NEW_N(c->tmp, bool, m->naxes);
+	x.whole = NEW_N(c->tmp, bool, m->naxes);
+	x.weight = NEW_N(c->tmp, int64_t, m->naxes);
+	for (uint32_t a = 0; a < m->naxes; a++)
+		x.class[a] = a;
+	tie_views(&x);
+	look_at(&x);
+	if (key->strategy.megatron_sp && !choose_seq(&x, out)) return false;
+	n = candidates(&x, class);
+	double least = -1;
+	uint32_t best = 0;
+	for (uint32_t set = 0; set < UINT32_C(1) << n; set++) {
+		/* as many axes as possible first: of equals the first wins */
+		uint32_t s = (UINT32_C(1) << n) - 1 - set;
+		for (uint32_t a = 1; a < m->naxes; a++) {
+			out->inner[a] = false;
+			for (uint32_t k = 0; k < n; k++)
+				out->inner[a] |= s >> k & 1 && find(&x, a) == class[k];
+		}
+		double cost = try(&x, out);
+		if (cost >= 0 && (least < 0 || cost < least)) least = cost, best = s;
+	}
+	for (uint32_t a = 1; a < m->naxes; a++) {
+		out->inner[a] = false;
+		for (uint32_t k = 0; k < n; k++)
+			out->inner[a] |= best >> k & 1 && find(&x, a) == class[k];
+	}
+	return true;
+}
