@@ -256,11 +256,12 @@ test_memo(void)
 	Module *m = compile(&c, mlp, "plan");
 	LowerMemo memo = {0};
 	m->level = LV_spmd;
-	Strategy s = m->plan.runs[0], other = s;
-	other.recompute = RC_full;
-	Lowered *a = lower_type(&c, m, &memo, m->insts[1].type, 0, &s);
-	CHECK(a && lower_type(&c, m, &memo, m->insts[2].type, 0, &s) == a);
-	Lowered *b = lower_type(&c, m, &memo, m->insts[1].type, 0, &other);
+	LowerKey key = {.type = m->insts[1].type, .strategy = m->plan.runs[0]};
+	LowerKey again = {.type = m->insts[2].type, .strategy = key.strategy}, other = key;
+	other.strategy.recompute = RC_full;
+	Lowered *a = lower_type(&c, m, &memo, &key);
+	CHECK(a && lower_type(&c, m, &memo, &again) == a);
+	Lowered *b = lower_type(&c, m, &memo, &other);
 	CHECK(b && b != a && b->flops[BK_B] > a->flops[BK_B] &&
 	      b->saved_bytes < a->saved_bytes);
 	CHECK(a->flops[BK_F] == 2.0 * 2 * 6 * 5 * 8 * 24 && a->moved[BK_F] > 0);
