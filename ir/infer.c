@@ -465,7 +465,8 @@ bool
 ir_fits(const Op *op, const Type *t, const Type *have)
 {
 	if (t->dt != have->dt && op->code != OP_const) return false;
-	if (t->n != have->n || (t->partial & ~have->partial)) return false;
+	if (t->n != have->n || (t->partial & ~have->partial) || t->flat != have->flat)
+		return false;
 	if (t->partial != have->partial && !may_share(op)) return false;
 	for (int i = 0; i < have->n; i++) {
 		const AxisUse *h = &have->ax[i];

@@ -9,7 +9,7 @@
 bool
 infer_sumsq(Infer *x)
 {
-	x->out[0] = (Type){.dt = DT_f64};
+	x->out[0] = (Type){.dt = DT_f64, .partial = x->in[0]->flat};
 	for (int i = 0; i < x->in[0]->n; i++)
 		x->out[0].partial |= (uint16_t)inf_use_shards(&x->in[0]->ax[i]);
 	x->out[0].partial |= x->in[0]->flat;

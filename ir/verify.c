@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 void
 verify_bad(const Verify *v, Loc at, const char *fmt, ...)
@@ -101,6 +102,12 @@ verify_type(const Verify *v, const Type *t, const Mesh *mesh, Loc at, const char
 		}
 		elems *= extent;
 	}
+	if (t->flat && (v->m->level < LV_spmd || t->flat & 1 || t->flat & (used | t->partial) ||
+			(mesh && t->flat & ~ir_dp_mask(mesh)))) {
+		verify_bad(v, at, "%s: a range of the flat axis over mesh axes 0x%x cannot be",
+			   what, t->flat);
+		return false;
+	}
 	if (!t->partial) return true;
 	if (v->m->level < LV_spmd || t->partial & used || (mesh && t->partial >> mesh->n) ||
 	    !dtype_float(t->dt)) {
@@ -118,6 +125,18 @@ same_layout(const Type *a, const Type *b)
 	if (a->dt != b->dt || a->n != b->n) return false;
 	for (int k = 0; k < a->n; k++)
 		if (a->ax[k].a.i != b->ax[k].a.i) return false;
+	return true;
+}
+
+/* ... which is: the same splits, too. Sums pending and ranges of the flat are not looked at. */
+static bool
+same_shards(const Type *a, const Type *b)
+{
+	if (!same_layout(a, b)) return false;
+	for (int k = 0; k < a->n; k++)
+		if (a->ax[k].nshard != b->ax[k].nshard ||
+		    memcmp(a->ax[k].shard, b->ax[k].shard, a->ax[k].nshard) != 0)
+			return false;
 	return true;
 }
 
@@ -148,6 +167,30 @@ verify_axes(const Verify *v)
 		verify_bad(v, (Loc){0}, "batch is axis %u of %" PRIu32, m->batch.i, m->naxes);
 }
 
+/* Another layout of an input, from level spmd on; false if its mesh is none. */
+static bool
+verify_input_layout(const Verify *v, uint32_t i)
+{
+	const Module *m = v->m;
+	const Input *in = &m->inputs[i];
+
+	if (m->level >= LV_spmd ? in->mesh >= m->plan.nmeshes : in->mesh || in->of) {
+		verify_bad(v, in->loc, "input '%s' is a layout in mesh %" PRIu32 " of %" PRIu32,
+			   str(v, in->name), in->mesh, m->plan.nmeshes);
+		return false;
+	}
+	if (in->type.partial || in->type.flat)
+		verify_bad(v, in->loc, "input '%s' is a sum that is pending", str(v, in->name));
+	if (in->of && (in->of > i || m->inputs[in->of - 1].of ||
+		       m->inputs[in->of - 1].range.i != in->range.i ||
+		       !same_layout(&m->inputs[in->of - 1].type, &in->type)))
+		verify_bad(v, in->loc,
+			   "input '%s' is another layout of input %" PRIu32
+			   ", which is not of its type",
+			   str(v, in->name), in->of - 1);
+	return true;
+}
+
 static void
 verify_inputs(const Verify *v)
 {
@@ -155,12 +198,14 @@ verify_inputs(const Verify *v)
 
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Input *in = &m->inputs[i];
+		const Mesh *mesh = m->level >= LV_spmd ? &m->plan.meshes[in->mesh] : NULL;
 
 		for (uint32_t j = 0; j < i; j++)
 			if (m->inputs[j].name == in->name)
 				verify_bad(v, in->loc, "two inputs are called '%s'",
 					   str(v, in->name));
-		if (!verify_type(v, &in->type, NULL, in->loc, str(v, in->name))) continue;
+		if (!verify_input_layout(v, i)) continue;
+		if (!verify_type(v, &in->type, mesh, in->loc, str(v, in->name))) continue;
 		if (m->batch.i && type_find(&in->type, m->batch) < 0)
 			verify_bad(v, in->loc, "input '%s' has no axis '%s', the samples",
 				   str(v, in->name), ir_axis_str(m, m->batch));
@@ -199,6 +244,17 @@ verify_param(const Verify *v, const Param *p)
 	if (p->init == INIT_const && !(p->init_a >= 0 && p->init_a < m->nconsts))
 		verify_bad(v, p->loc, "parameter '%s' begins as constant %g of %" PRIu32, name,
 			   p->init_a, m->nconsts);
+	if (p->borrows &&
+	    (p->borrows > m->nparams || m->params[p->borrows - 1].borrows ||
+	     !same_layout(&p->type, &m->params[p->borrows - 1].type) || m->level < LV_spmd))
+		verify_bad(v, p->loc,
+			   "parameter '%s' is a copy of parameter %" PRIu32
+			   ", which is not of its type or a copy itself",
+			   name, p->borrows - 1);
+	if (p->type.partial || p->type.flat || p->pending & 1 ||
+	    (m->level < LV_spmd && (p->pending || p->trained)))
+		verify_bad(v, p->loc, "parameter '%s': pending over mesh axes 0x%x at level %s",
+			   name, p->pending | p->type.partial, level_str[m->level]);
 	if (p->owner >= m->ninsts)
 		verify_bad(v, p->loc,
 			   "parameter '%s' belongs to instance %" PRIu32 " of %" PRIu32, name,
@@ -249,6 +305,8 @@ typedef struct TypePorts {
 	const Body *b, *f;
 } TypePorts;
 
+typedef enum Match { MATCH_axes, MATCH_shards, MATCH_all } Match;
+
 /* Is `slot` one of n? */
 static bool
 slot_in(const TypePorts *q, const Port *p, uint32_t n)
@@ -260,12 +318,15 @@ slot_in(const TypePorts *q, const Port *p, uint32_t n)
 }
 
 static void
-port_type(const TypePorts *q, const Port *p, const Type *want, bool exact)
+port_type(const TypePorts *q, const Port *p, const Type *want, Match match)
 {
 	const Type *have = &q->b->vals[p->v.i].type;
-	const Mesh *mesh = ir_mesh(q->v->m, q->b);
+	const Mesh *mesh = val_mesh(q->v->m, q->b, p->v);
 
-	if (exact ? type_equal(have, want) : same_layout(have, want)) return;
+	if (match == MATCH_all      ? type_equal(have, want)
+	    : match == MATCH_shards ? same_shards(have, want)
+				    : same_layout(have, want))
+		return;
 	verify_bad(q->v, (Loc){0}, "%s: '%s %u' is %s, but it should be %s",
 		   verify_body_str(q->v, q->b), port_str[p->kind], p->slot,
 		   type_str(q->v, mesh, have), type_str(q->v, mesh, want));
@@ -291,34 +352,35 @@ verify_port(const TypePorts *q, const Port *p)
 	case PORT_arg:
 		if (!slot_in(q, p, l->nargs)) break;
 		t = forward_type(q, PORT_arg, p->slot);
-		if (t) port_type(q, p, t, true);
+		if (t) port_type(q, p, t, MATCH_all);
 		break;
 	case PORT_weight:
 	case PORT_w_out:
 		if (slot_in(q, p, l->nweights))
-			port_type(q, p, &l->weights[p->slot].type, true);
+			port_type(q, p, &l->weights[p->slot].type,
+				  q->b->kind == BK_U ? MATCH_shards : MATCH_all);
 		break;
 	case PORT_const:
-		if (slot_in(q, p, m->nconsts)) port_type(q, p, &m->consts[p->slot], false);
+		if (slot_in(q, p, m->nconsts)) port_type(q, p, &m->consts[p->slot], MATCH_axes);
 		break;
 	case PORT_saved:
 	case PORT_save:
-		if (slot_in(q, p, l->nsaved)) port_type(q, p, &l->saved[p->slot], true);
+		if (slot_in(q, p, l->nsaved)) port_type(q, p, &l->saved[p->slot], MATCH_all);
 		break;
 	case PORT_carry:
 	case PORT_carry_out:
-		if (slot_in(q, p, l->ncarry)) port_type(q, p, &l->carry[p->slot], true);
+		if (slot_in(q, p, l->ncarry)) port_type(q, p, &l->carry[p->slot], MATCH_all);
 		break;
 	case PORT_out: slot_in(q, p, l->nouts); break;
 	case PORT_cot:
 		if (!slot_in(q, p, l->nouts)) break;
 		t = forward_type(q, PORT_out, p->slot);
-		if (t) port_type(q, p, t, false);
+		if (t) port_type(q, p, t, MATCH_shards);
 		break;
 	case PORT_dx:
 		if (!slot_in(q, p, l->nargs)) break;
 		t = forward_type(q, PORT_arg, p->slot);
-		if (t) port_type(q, p, t, false);
+		if (t) port_type(q, p, t, MATCH_shards);
 		break;
 	case PORT_grad:
 	case PORT_m:
@@ -327,12 +389,12 @@ verify_port(const TypePorts *q, const Port *p)
 	case PORT_m_out:
 	case PORT_v_out:
 		if (slot_in(q, p, l->nweights))
-			port_type(q, p, &l->weights[p->slot].type, false);
+			port_type(q, p, &l->weights[p->slot].type, MATCH_shards);
 		break;
 	case PORT_scalar:
-		if (slot_in(q, p, 4)) port_type(q, p, &scalar, false);
+		if (slot_in(q, p, 4)) port_type(q, p, &scalar, MATCH_axes);
 		break;
-	case PORT_norm: port_type(q, p, &(Type){.dt = DT_f64}, false); break;
+	case PORT_norm: port_type(q, p, &(Type){.dt = DT_f64}, MATCH_axes); break;
 	case PORT_logits:
 	case PORT_COUNT: break;
 	}
@@ -375,6 +437,28 @@ verify_type_body(const Verify *v, const LayerType *l, BodyKind k)
 		all_ports(&q, PORT_save, l->nsaved);
 	}
 	if (k == BK_B) all_ports(&q, PORT_carry_out, l->ncarry);
+}
+
+/* A reshard: F and, if there is a gradient, B are one operation each, of one argument and one result. */
+static void
+verify_reshard_type(const Verify *v, const LayerType *l)
+{
+	for (int k = 0; k < BK_COUNT; k++) {
+		const Body *b = &v->m->bodies[l->body[k]];
+
+		if (!l->body[k] ||
+		    ((b->from != 0) == l->reshard &&
+		     (!l->reshard || (k <= BK_B && b->nports == 2 && b->nops == 1))))
+			continue;
+		verify_bad(v, (Loc){0}, "%s: %s", verify_body_str(v, b),
+			   l->reshard ? "of a reshard, but not one operation between two meshes"
+				      : "between two meshes, but its layer type is no reshard");
+	}
+	if (l->reshard && (l->nargs != 1 || l->nouts != 1 || l->nweights || l->nsaved ||
+			   l->ncarry || v->m->level < LV_spmd))
+		verify_bad(v, (Loc){0},
+			   "layer type '%s' is a reshard of %u arguments at level %s",
+			   str(v, l->name), l->nargs, level_str[v->m->level]);
 }
 
 /* Slots of rates the operations draw with. */
@@ -426,6 +510,7 @@ verify_layer_type(const Verify *v, uint32_t index)
 		verify_type_body(v, l, (BodyKind)k);
 		verify_rates(v, l, &v->m->bodies[l->body[k]]);
 	}
+	verify_reshard_type(v, l);
 }
 
 /* The constants: one body makes each once. */
@@ -452,7 +537,8 @@ verify_consts(const Verify *v)
 	all_ports(&q, PORT_out, m->nconsts);
 	for (uint32_t p = 0; p < q.b->nports; p++)
 		if (q.b->ports[p].kind == PORT_out && slot_in(&q, &q.b->ports[p], m->nconsts))
-			port_type(&q, &q.b->ports[p], &m->consts[q.b->ports[p].slot], false);
+			port_type(&q, &q.b->ports[p], &m->consts[q.b->ports[p].slot],
+				  MATCH_axes);
 }
 
 /* ---- instances ---- */
@@ -484,6 +570,7 @@ verify_arg(const Verify *v, uint32_t index, int a)
 	const Instance *n = &m->insts[index];
 	const Body *f = &m->bodies[m->types[n->type].body[BK_F]];
 	const Port *port = ir_find_port(f, PORT_arg, (uint16_t)a), *out;
+	const Mesh *mesh = NULL;
 	const Type *have, *want;
 	bool exact = false;
 
@@ -491,19 +578,70 @@ verify_arg(const Verify *v, uint32_t index, int a)
 	if (!verify_ref(v, n->args[a], index, n->loc, str(v, n->name)) || !port) return;
 	want = &f->vals[port->v.i].type;
 	if (n->args[a].kind == REF_input) {
-		have = &m->inputs[n->args[a].i].type;
+		const Input *in = &m->inputs[n->args[a].i];
+
+		have = &in->type;
+		exact = ir_split(have) != 0 || (m->level >= LV_spmd && m->plan.ranks > 1);
+		if (m->level >= LV_spmd && ir_split(have) & ~1u && in->mesh != f->mesh)
+			verify_bad(v, n->loc,
+				   "%s: argument %d is laid out in mesh '%s', not '%s'",
+				   str(v, n->name), a, str(v, m->plan.meshes[in->mesh].name),
+				   str(v, m->plan.meshes[f->mesh].name));
 	} else {
 		const Body *g = &m->bodies[m->types[m->insts[n->args[a].i].type].body[BK_F]];
 
 		out = ir_find_port(g, PORT_out, n->args[a].result);
 		if (!out) return; /* reported with its type */
 		have = &g->vals[out->v.i].type;
-		exact = g->mesh == f->mesh;
+		mesh = ir_mesh(m, g);
+		exact = m->level >= LV_spmd;
+		if (exact && g->mesh != (f->from ? f->from - 1 : f->mesh))
+			verify_bad(v, n->loc,
+				   "%s: argument %d is made in mesh '%s', taken in '%s'",
+				   str(v, n->name), a, str(v, m->plan.meshes[g->mesh].name),
+				   name_str(m->names, val_mesh(m, f, port->v)->name));
+		if (exact && !f->from && ir_stage_of(m, n->args[a].i) != ir_stage_of(m, index))
+			verify_bad(v, n->loc, "%s: argument %d is made in another stage",
+				   str(v, n->name), a);
 	}
 	if (exact ? type_equal(have, want) : same_layout(have, want)) return;
 	verify_bad(v, n->loc, "%s: argument %d is %s, but '%s' takes %s", str(v, n->name), a,
-		   type_str(v, NULL, have), str(v, m->types[n->type].name),
-		   type_str(v, NULL, want));
+		   type_str(v, mesh, have), str(v, m->types[n->type].name),
+		   type_str(v, val_mesh(m, f, port->v), want));
+}
+
+/* From level spmd on a parameter lies as all who use it take it, in one stage and mesh; the sum its gradient is left
+ * pending over is the same from all. */
+static void
+verify_use_of_param(const Verify *v, uint32_t index, uint32_t w)
+{
+	const Module *m = v->m;
+	const Instance *n = &m->insts[index];
+	const LayerType *l = &m->types[n->type];
+	const Param *p = &m->params[n->params[w]];
+	const Mesh *mesh = ir_inst_mesh(m, index);
+	const Port *dw = l->body[BK_W]
+			     ? ir_find_port(&m->bodies[l->body[BK_W]], PORT_dw, (uint16_t)w)
+			     : NULL;
+
+	if (!type_equal(&p->type, &l->weights[w].type) ||
+	    ir_param_mesh(m, n->params[w]) != mesh ||
+	    ir_stage_of(m, p->owner) != ir_stage_of(m, index))
+		verify_bad(v, n->loc,
+			   "%s: parameter '%s' is %s in mesh '%s', but it is used as %s in "
+			   "mesh '%s' and not copied",
+			   str(v, n->name), str(v, p->name),
+			   type_str(v, ir_param_mesh(m, n->params[w]), &p->type),
+			   str(v, ir_param_mesh(m, n->params[w])->name),
+			   type_str(v, mesh, &l->weights[w].type), str(v, mesh->name));
+	else if (dw && p->trained && m->plan.ranks > 1) {
+		unsigned have = m->bodies[l->body[BK_W]].vals[dw->v.i].type.partial & ~1u;
+
+		if (have == p->pending) return;
+		verify_bad(v, n->loc,
+			   "%s: the gradient of '%s' is pending over mesh axes 0x%x, not 0x%x",
+			   str(v, n->name), str(v, p->name), have, p->pending);
+	}
 }
 
 static void
@@ -529,6 +667,8 @@ verify_instance(const Verify *v, uint32_t index, bool *owned)
 				   type_str(v, NULL, &m->params[p].type),
 				   str(v, l->weights[w].name),
 				   type_str(v, NULL, &l->weights[w].type));
+		else if (m->level >= LV_spmd && m->params[p].owner < m->ninsts)
+			verify_use_of_param(v, index, w);
 		if (!owned[p] && m->params[p].owner != index)
 			verify_bad(v, m->params[p].loc,
 				   "parameter '%s' belongs to instance %" PRIu32
@@ -542,6 +682,34 @@ verify_instance(const Verify *v, uint32_t index, bool *owned)
 				   str(v, n->name), r, n->rates[r]);
 }
 
+/* N and U see of what ZeRO splits this rank's range of the flat. */
+static void
+verify_state_ports(const Verify *v, uint32_t inst, const Strategy *s)
+{
+	const Module *m = v->m;
+	const LayerType *l = &m->types[m->insts[inst].type];
+	unsigned dp = ir_dp_mask(&m->plan.meshes[s->mesh]);
+
+	for (int k = BK_N; k <= BK_U; k++) {
+		const Body *b = &m->bodies[l->body[k]];
+
+		for (uint32_t p = 0; l->body[k] && p < b->nports; p++) {
+			PortKind kind = b->ports[p].kind;
+			unsigned want =
+			    kind == PORT_scalar || kind == PORT_norm || !s->zero ? 0 : dp;
+
+			if (b->vals[b->ports[p].v.i].type.flat == want) continue;
+			verify_bad(v, m->insts[inst].loc,
+				   "%s: '%s %u' of its body %s is split over mesh axes 0x%x; "
+				   "zero %u says 0x%x",
+				   str(v, m->insts[inst].name), port_str[kind],
+				   b->ports[p].slot, body_str[k],
+				   b->vals[b->ports[p].v.i].type.flat, s->zero, want);
+			return;
+		}
+	}
+}
+
 /* From level spmd on, bodies are lowered for the mesh of the run their instances are in. */
 static void
 verify_meshes(const Verify *v)
@@ -552,14 +720,19 @@ verify_meshes(const Verify *v)
 		const Strategy *s = &m->plan.runs[i];
 
 		for (uint32_t n = s->first; n < s->first + s->count && n < m->ninsts; n++) {
-			const Body *f = &m->bodies[m->types[m->insts[n].type].body[BK_F]];
+			const LayerType *l = &m->types[m->insts[n].type];
 
-			if (f->mesh != s->mesh)
+			for (int k = 0; k < BK_COUNT; k++) {
+				const Body *b = &m->bodies[l->body[k]];
+
+				if (!l->body[k] || b->mesh == s->mesh) continue;
 				verify_bad(v, m->insts[n].loc,
-					   "%s: its plan says mesh '%s', its body '%s'",
+					   "%s: its plan says mesh '%s', its body %s '%s'",
 					   str(v, m->insts[n].name),
-					   str(v, m->plan.meshes[s->mesh].name),
-					   str(v, m->plan.meshes[f->mesh].name));
+					   str(v, m->plan.meshes[s->mesh].name), body_str[k],
+					   str(v, m->plan.meshes[b->mesh].name));
+			}
+			verify_state_ports(v, n, s);
 		}
 	}
 }
@@ -598,13 +771,13 @@ ir_verify(const Module *m, Diag *d, const char *who)
 
 	if ((unsigned)m->level >= LV_COUNT) verify_bad(&v, (Loc){0}, "level %d", (int)m->level);
 	verify_axes(&v);
+	if (diag_errors(d) == errors && m->level >= LV_plan)
+		plan_check(m, &m->plan, NULL, d, who);
 	if (diag_errors(d) == errors) {
 		verify_inputs(&v);
 		verify_params(&v);
 		verify_train(&v);
 	}
-	if (diag_errors(d) == errors && m->level >= LV_plan)
-		plan_check(m, &m->plan, NULL, d, who);
 	if (diag_errors(d) == errors)
 		for (uint32_t b = 1; b < m->nbodies && !diag_stop(d); b++)
 			verify_body(&v, b);

@@ -63,7 +63,6 @@ raw_op_str(const Verify *v, const Body *b, uint32_t o)
 static bool
 verify_vals(const Verify *v, const Body *b, const bool *defined)
 {
-	const Mesh *mesh = ir_mesh(v->m, b);
 	Name top = 0;
 	bool *seen, ok = true;
 
@@ -85,7 +84,12 @@ verify_vals(const Verify *v, const Body *b, const bool *defined)
 			ok = false;
 		}
 		seen[d->name] = true;
-		ok = verify_type(v, &d->type, mesh, at, what.s) && ok;
+		ok = verify_type(v, &d->type, val_mesh(v->m, b, (Val){i}), at, what.s) && ok;
+		if (d->type.flat && b->kind != BK_N && b->kind != BK_U) {
+			verify_bad(v, at, "%s: a range of the flat axis in a body %s", what.s,
+				   body_str[b->kind]);
+			ok = false;
+		}
 	}
 	return ok;
 }
@@ -231,6 +235,9 @@ verify_op_place(const Verify *v, const Body *b, uint32_t o)
 		why = "belongs in a body N or U";
 	else if (flags & OF_COMM && v->m->level < LV_spmd)
 		why = "belongs to level spmd and below";
+	else if ((op->code == OP_reshard) != (b->from != 0))
+		why = b->from ? "in a body between two meshes, where 'reshard' is alone"
+			      : "belongs in a body between two meshes";
 	else if (op->kernel && v->m->level < LV_spmd)
 		why = "has a kernel, which belongs to level spmd and below";
 	else if (op->kernel > b->nkernels)
@@ -303,7 +310,9 @@ verify_op(const Verify *v, const Body *b, uint32_t o, bool *defined)
 static bool
 type_fits(const Type *a, const Type *b)
 {
-	if (a->dt != b->dt || a->partial != b->partial || !type_same_axes(a, b)) return false;
+	if (a->dt != b->dt || a->partial != b->partial || a->flat != b->flat ||
+	    !type_same_axes(a, b))
+		return false;
 	for (int k = 0; k < a->n; k++) {
 		const AxisUse *x = &a->ax[k], *y = &b->ax[type_find(b, x->a)];
 
@@ -314,6 +323,25 @@ type_fits(const Type *a, const Type *b)
 	return true;
 }
 
+/* Between meshes: the same axes, in the same order; what is sent is whole but for the microbatches. */
+static bool
+verify_reshard(const Verify *v, const Body *b, uint32_t o)
+{
+	const Op *op = &b->ops[o];
+	const Type *x = &b->vals[op->in[0].i].type, *y = NULL;
+	bool same;
+
+	if (!op->out[0].i) return true;
+	y = &b->vals[op->out[0].i].type;
+	same = x->dt == y->dt && x->n == y->n;
+	for (int k = 0; same && k < x->n; k++)
+		same = x->ax[k].a.i == y->ax[k].a.i;
+	if (!same) verify_bad(v, op->loc, "%s changes more than the layout", op_str(v, b, o));
+	if (!(x->partial & ~1u) && (x->partial & 1) == (y->partial & 1)) return same;
+	verify_bad(v, op->loc, "%s sends a sum that is pending", op_str(v, b, o));
+	return false;
+}
+
 /* False after the first that does not fit: what reads it would not either. */
 static bool
 verify_inferred(const Verify *v, const Body *b, uint32_t o)
@@ -321,6 +349,7 @@ verify_inferred(const Verify *v, const Body *b, uint32_t o)
 	const Op *op = &b->ops[o];
 	Type want[MAX_OUT];
 
+	if (op->code == OP_reshard) return verify_reshard(v, b, o);
 	if (!ir_infer(v->m, b, op, v->d, want)) {
 		diag_note(v->d, op->loc, "in %s", op_str(v, b, o));
 		return false;
@@ -371,6 +400,11 @@ verify_body(const Verify *v, uint32_t index)
 	    (m->level >= LV_spmd ? b->mesh >= m->plan.nmeshes : b->mesh)) {
 		verify_bad(v, (Loc){0}, "body %" PRIu32 " is of kind %d on mesh %" PRIu32,
 			   index, (int)b->kind, b->mesh);
+		return;
+	}
+	if (m->level >= LV_spmd ? b->from > m->plan.nmeshes : b->from) {
+		verify_bad(v, (Loc){0}, "%s: from mesh %" PRIu32 " of %" PRIu32,
+			   verify_body_str(v, b), b->from - 1, m->plan.nmeshes);
 		return;
 	}
 	if (m->level < LV_train && b->kind != BK_F && b->kind != BK_const)

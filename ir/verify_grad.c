@@ -154,7 +154,8 @@ backward(Flow *w, uint32_t index)
 	}
 	for (uint32_t k = 0; k < l->nweights; k++) {
 		const Param *p = &m->params[n->params[k]];
-		uint32_t owner = p->owner, slot = 0;
+		uint32_t own = p->borrows ? p->borrows - 1 : n->params[k];
+		uint32_t owner = m->params[own].owner, slot = 0;
 		const LayerType *o = &m->types[m->insts[owner].type];
 
 		if (!trainable(m, n->params[k]) || !source_needed(w, index, l->nargs + k))
@@ -167,7 +168,7 @@ backward(Flow *w, uint32_t index)
 				   name_str(m->names, l->name));
 			continue;
 		}
-		while (slot < o->nweights && m->insts[owner].params[slot] != n->params[k])
+		while (slot < o->nweights && m->insts[owner].params[slot] != own)
 			slot++;
 		if (m->level >= LV_plan && !has_port(m, o, BK_U, PORT_w_out, slot))
 			verify_bad(w->v, p->loc, "no body U of '%s' updates the parameter '%s'",
