@@ -498,6 +498,19 @@ walk_blocks(Walk *w, int axis, int j)
 	w->coord[k] = 0;
 }
 
+/* Both sides lie alike: rank for rank, whatever is pending. */
+static bool
+sides_alike(const Prim *p)
+{
+	const Mesh *x = p->from.mesh, *y = p->to.mesh;
+
+	if (!type_equal(&p->from.type, &p->to.type) || !x || !y || x->n != y->n) return false;
+	for (int k = 1; k < x->n; k++)
+		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
+			return false;
+	return true;
+}
+
 uint32_t
 ir_pieces(const Module *m, const Prim *p, uint32_t rank, bool sending, Arena *a, Piece **out)
 {
@@ -517,6 +530,16 @@ ir_pieces(const Module *m, const Prim *p, uint32_t rank, bool sending, Arena *a,
 	*out = NULL;
 	if (rank < s->rank || rank - s->rank >= s->ranks) return 0;
 	ir_coords(s, me->mesh, rank, coord);
+	if (sides_alike(p)) {
+		Piece x = {.from = m->plan.stages[p->from.stage].rank + rank - s->rank,
+			   .to = m->plan.stages[p->to.stage].rank + rank - s->rank};
+
+		box_of(m, me, coord, &box);
+		if (!box_meet(me, &box, me, &box, &x)) return 0;
+		PUSH(a, w.out, w.n, w.cap, x);
+		*out = w.out;
+		return w.n;
+	}
 	for (int k = 1; !sending && me->mesh && k < me->mesh->n; k++)
 		if (me->type.partial >> k & 1 && coord[k]) return 0;
 	box_of(m, me, coord, &box);

@@ -305,6 +305,14 @@ movable(Link *k, uint32_t user, Ref r, const Type *from, bool grad)
 	const Mesh *a = &m->plan.meshes[mesh_of(k, r.i)],
 		   *b = &m->plan.meshes[mesh_of(k, user)];
 	const char *what = NULL;
+	const Type *to = NULL;
+	for (uint16_t i = 0; i < lowered(k, user)->layer.nargs; i++) {
+		Ref arg = k->old[user].args[i];
+		if (arg.kind == REF_result && arg.i == r.i && arg.result == r.result)
+			to = arg_type(k, user, i);
+	}
+	/* rank for rank, pending sums stay what they are */
+	if (to && same_layout(m, mesh_of(k, r.i), from, mesh_of(k, user), to)) return true;
 	bool split = type_find(from, m->batch) >= 0 || has_batch(from);
 	if (from->partial)
 		what = "a sum over the batch";

@@ -6,7 +6,7 @@
  * microbatch over ranks: `batch@mb.dp` on every value that has the batch axis or an axis made
  * of it, `+mb +dp` on sums over it that the step completes (losses, weight gradients). Linear
  * operations carry a pending sum; a non-linear one on it would need the whole batch at once and
- * is refused at its place. Axes of degree one split nothing. tp.c does the rest of the mesh.
+ * is refused at its place, unless only ranks hold parts of it, which an all_reduce adds up. Axes of degree one split nothing. tp.c does the rest of the mesh.
  */
 #include "passes/passes.h"
 
@@ -403,6 +403,54 @@ out_ports(Shard *s, LayerType *t, const Body *f)
 	return true;
 }
 
+/* Sums in front of op `at` what of its operands is pending: over ranks, which a collective can do; never over microbatches,
+ * which are not there at once. Returns whether anything was. */
+static bool
+settle(Shard *s, uint32_t at)
+{
+	Body *b = s->b;
+	uint32_t from = b->nops, n = 0;
+	if (s->bits & 1) return false;
+	for (int i = 0; i < b->ops[at].nin; i++) {
+		Val x = b->ops[at].in[i];
+		if (!pending(s, x)) continue;
+		Type t = *val_type(b, x);
+		t.partial &= (uint16_t)~s->bits;
+		Attr over = {.key = AK_over, .i = s->bits};
+		Val y = body_op(s->m, b, OP_all_reduce, &x, 1, &over, 1, &t, b->ops[at].loc);
+		for (int j = 0; j < b->ops[at].nin; j++)
+			if (b->ops[at].in[j].i == x.i) b->ops[at].in[j] = y;
+		n++;
+	}
+	for (int r = 0; n && r < b->ops[at].nout; r++)
+		b->vals[b->ops[at].out[r].i].type.partial &= (uint16_t)~s->bits;
+	body_move(s->c->tmp, b, from, at);
+	return n > 0;
+}
+
+/* The layouts of one op's results; what it needs whole is summed if it can be. */
+static bool
+shard_op(Shard *s, uint32_t *at)
+{
+	Ctx *c = s->c, quiet = *c;
+	uint32_t before = s->b->nops;
+	Op op = s->b->ops[*at]; /* a rule may insert in front of it */
+	quiet.diag = NULL;
+	s->c = &quiet;
+	bool ok = shard_rule[op.code](s, &op, *at);
+	s->c = c;
+	if (!ok && settle(s, *at)) {
+		*at += s->b->nops - before;
+		before = s->b->nops;
+		op = s->b->ops[*at];
+		ok = shard_rule[op.code](s, &op, *at);
+	} else if (!ok) {
+		shard_rule[op.code](s, &op, *at); /* says why */
+	}
+	*at += s->b->nops - before;
+	return ok;
+}
+
 static bool
 shard_body(Shard *s, LayerType *t, const Body *f)
 {
@@ -410,13 +458,8 @@ shard_body(Shard *s, LayerType *t, const Body *f)
 	for (uint32_t v = 1; v < b->nvals; v++)
 		split_type(s, &b->vals[v].type);
 	if (!in_ports(s, t, f)) return false;
-	for (uint32_t i = 0; i < b->nops; i++) {
-		OpCode code = b->ops[i].code;
-		uint32_t before = b->nops;
-		Op op = b->ops[i]; /* a rule may insert in front of it */
-		if (!shard_rule[code](s, &op, i)) return false;
-		i += b->nops - before;
-	}
+	for (uint32_t i = 0; i < b->nops; i++)
+		if (!shard_op(s, &i)) return false;
 	return out_ports(s, t, f);
 }
 
