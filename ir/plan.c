@@ -24,9 +24,21 @@ const char *const plan_lines[4] = {"ranks", "mesh", "stage", "layers"};
 
 /* ---- print ---- */
 
+void
+plan_layers(const Module *m, uint32_t *first, uint32_t *count)
+{
+	uint32_t end = *first + *count, before = 0, in = 0;
+
+	if (m->level < LV_spmd) return;
+	for (uint32_t i = 0; i < end && i < m->ninsts; i++)
+		if (!m->types[m->insts[i].type].reshard) *(i < *first ? &before : &in) += 1;
+	*first = before;
+	*count = in;
+}
+
 /* The types of a run's layers, each once, in order of first use. */
 static uint32_t
-run_types(const Module *m, uint32_t first, uint32_t count, Arena *tmp, Name **names)
+run_types(const Module *m, uint32_t first, uint32_t count, bool file, Arena *tmp, Name **names)
 {
 	uint32_t n = 0, cap = 0;
 
@@ -35,6 +47,7 @@ run_types(const Module *m, uint32_t first, uint32_t count, Arena *tmp, Name **na
 		Name name = m->types[m->insts[i].type].name;
 		uint32_t k = 0;
 
+		if (file && m->types[m->insts[i].type].reshard) continue;
 		while (k < n && (*names)[k] != name)
 			k++;
 		if (k == n) PUSH(tmp, *names, n, cap, name);
@@ -57,13 +70,15 @@ print_mesh(const Module *m, const Mesh *mesh, Buf *out)
 }
 
 static void
-print_run(const Module *m, const Strategy *s, Arena *tmp, Buf *out)
+print_run(const Module *m, const Strategy *s, bool file, Arena *tmp, Buf *out)
 {
 	Name *names;
-	uint32_t n = run_types(m, s->first, s->count, tmp, &names);
+	uint32_t n = run_types(m, s->first, s->count, file, tmp, &names);
+	uint32_t first = s->first, count = s->count;
 
+	if (file) plan_layers(m, &first, &count);
 	buf_puts(out, "layers ");
-	text_range(out, s->first, s->count);
+	text_range(out, first, count);
 	for (uint32_t i = 0; i < n; i++) {
 		buf_putc(out, ' ');
 		text_name(out, name_str(m->names, names[i]));
@@ -74,8 +89,9 @@ print_run(const Module *m, const Strategy *s, Arena *tmp, Buf *out)
 		   s->megatron_sp ? " megatron_sp" : "");
 }
 
-void
-plan_body_print(const Module *m, Buf *out)
+/* In a dump layers are counted as the module has them; in a file, as the model. */
+static void
+print_lines(const Module *m, bool file, Buf *out)
 {
 	const Plan *p = &m->plan;
 	Arena *tmp = arena_new();
@@ -91,17 +107,25 @@ plan_body_print(const Module *m, Buf *out)
 		print_mesh(m, &p->meshes[i], out);
 	for (uint32_t k = 0; k < p->nstages; k++) {
 		const Stage *s = &p->stages[k];
+		uint32_t first = s->first, count = s->count;
 
+		if (file) plan_layers(m, &first, &count);
 		buf_printf(out, "stage %" PRIu32 " layers ", k);
-		text_range(out, s->first, s->count);
+		text_range(out, first, count);
 		buf_puts(out, " ranks ");
 		text_range(out, s->rank, s->ranks);
 		if (s->slots) buf_printf(out, " slots %" PRIu32, s->slots);
 		buf_putc(out, '\n');
 	}
 	for (uint32_t i = 0; i < p->nruns; i++)
-		print_run(m, &p->runs[i], tmp, out);
+		print_run(m, &p->runs[i], file, tmp, out);
 	arena_free(tmp);
+}
+
+void
+plan_body_print(const Module *m, Buf *out)
+{
+	print_lines(m, false, out);
 }
 
 void
@@ -112,7 +136,7 @@ plan_print(const Module *m, Buf *out)
 	buf_puts(out, " source ");
 	text_quoted(out, name_str(m->names, m->source));
 	buf_printf(out, " hash 0x%016" PRIx64 "\n", m->source_hash);
-	plan_body_print(m, out);
+	print_lines(m, true, out);
 }
 
 /* ---- parse: lines ---- */
@@ -399,7 +423,7 @@ plan_text_layers(const PlanText *t, const Module *m, Diag *d)
 		Buf list;
 
 		if (!t->layers[i][0] || (uint64_t)r->first + r->count > m->ninsts) continue;
-		n = run_types(m, r->first, r->count, tmp, &have);
+		n = run_types(m, r->first, r->count, false, tmp, &have);
 		if (same_names(t->layers[i], have, n)) continue;
 		buf_init(&list, tmp);
 		for (uint32_t k = 0; k < n; k++)

@@ -3,7 +3,8 @@
  *
  * Input: a plan in memory, from text or from a pass. Output: diagnostics with the numbers that conflict.
  * Rules: every layer in one run and in one stage; ranks likewise; the degrees of a run's mesh multiply to the ranks of its
- * stage; microbatches divide the batch, and no rank is left without a sample.
+ * stage; ZeRO has a dp to split over, megatron_sp a tp; microbatches divide the batch, and dp is not more than a
+ * microbatch's samples (blocks are rounded up, so the last ranks may have fewer, or none).
  */
 #include "ir/text.h"
 
@@ -29,6 +30,19 @@ static void GV_PRINTF(3, 4) wrong(Check *c, Loc at, const char *fmt, ...)
 	va_end(ap);
 	diag_error(c->d, at, "%s%s%s", c->who, c->who[0] ? ": " : "", text);
 	c->ok = false;
+}
+
+/* Says more at a second place, if the plan is from text. */
+static void GV_PRINTF(3, 4) also(Check *c, Loc at, const char *fmt, ...)
+{
+	char text[400];
+	va_list ap;
+
+	if (!c->places || !at.line) return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	diag_note(c->d, at, "%s", text);
 }
 
 static Loc
@@ -140,12 +154,42 @@ follows(Check *c, Loc at, const char *what, uint32_t want, uint32_t first, uint3
 static void
 ends(Check *c, Loc at, const char *what, uint32_t have, uint32_t want)
 {
-	if (have < want)
+	if (have < want && want - have == 1)
+		wrong(c, at, "%s %" PRIu32 " is left out: there are %" PRIu32, what, have,
+		      want);
+	else if (have < want)
 		wrong(c, at, "%ss %" PRIu32 "-%" PRIu32 " are left out: there are %" PRIu32,
 		      what, have, want - 1, want);
 	else if (have > want)
 		wrong(c, at, "the last %s here is %" PRIu32 ", but there are only %" PRIu32,
 		      what, have - 1, want);
+}
+
+/* Stages without ranks have equal shares; here that did not work out. */
+static bool
+check_shares(Check *c)
+{
+	const Plan *p = c->p;
+	uint32_t without = 0, k = 0;
+
+	for (uint32_t i = 0; i < p->nstages; i++)
+		without += !p->stages[i].ranks;
+	if (!without) return true;
+	while (p->stages[k].ranks)
+		k++;
+	if (without < p->nstages)
+		wrong(c, place(c, c->places ? c->places->stage_at : NULL, k),
+		      "stage %" PRIu32 " has no ranks, but other stages have: give them to all "
+		      "stages or to none",
+		      k);
+	else
+		wrong(c, head_at(c),
+		      "%" PRIu32 " ranks have no equal shares in %" PRIu32
+		      " stages; give each stage its 'ranks', or plan for %" PRIu32
+		      " or %" PRIu32,
+		      p->ranks, p->nstages, p->ranks / p->nstages * p->nstages,
+		      (p->ranks / p->nstages + 1) * p->nstages);
+	return false;
 }
 
 static void
@@ -154,6 +198,8 @@ check_stages(Check *c)
 	const Plan *p = c->p;
 	uint32_t layer = 0, rank = 0;
 	Loc at = head_at(c);
+
+	if (!check_shares(c)) return;
 
 	for (uint32_t k = 0; k < p->nstages; k++) {
 		const Stage *s = &p->stages[k];
@@ -170,7 +216,13 @@ check_stages(Check *c)
 			      s->slots, p->microbatches);
 	}
 	ends(c, at, "layer", layer, c->m->ninsts);
-	if (c->m->ninsts) ends(c, at, "rank", rank, p->ranks);
+	if (!c->m->ninsts) return;
+	ends(c, at, "rank", rank, p->ranks);
+	if (rank != p->ranks)
+		also(c, head_at(c),
+		     "the stages have %" PRIu32 " ranks together; 'ranks %" PRIu32
+		     "' would fit, or %s ranks for a stage",
+		     rank, rank, rank < p->ranks ? "more" : "fewer");
 }
 
 static void
@@ -191,6 +243,62 @@ check_runs(Check *c)
 	ends(c, at, "layer", layer, c->m->ninsts);
 }
 
+/* One degree that could change, so that all multiply to `ranks`: "dp:4 or tp:2"; "" if none can. */
+static const char *
+other_degrees(const Mesh *mesh, uint64_t n, uint32_t ranks, char *text, size_t size)
+{
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (int k = 1; k < mesh->n && n && len < size; k++) {
+		uint64_t rest = n / mesh->ax[k].degree;
+		int sub = 0;
+
+		for (int j = 1; j < mesh->n; j++)
+			sub += mesh->ax[j].kind == mesh->ax[k].kind;
+		if (ranks % rest) continue;
+		len += (size_t)snprintf(text + len, size - len, "%s%s", len ? " or " : "",
+					mesh_kind_str[mesh->ax[k].kind]);
+		if (sub > 1 && len < size)
+			len += (size_t)snprintf(text + len, size - len, ".%u", mesh->ax[k].sub);
+		if (len < size)
+			len +=
+			    (size_t)snprintf(text + len, size - len, ":%" PRIu64, ranks / rest);
+	}
+	return text;
+}
+
+static void
+wrong_degrees(Check *c, uint32_t run, uint32_t stage, uint64_t n)
+{
+	const Stage *s = &c->p->stages[stage];
+	uint32_t i = c->p->runs[run].mesh;
+	const Mesh *mesh = &c->p->meshes[i];
+	char text[200];
+
+	if (n)
+		wrong(c, place(c, c->places ? c->places->run_at : NULL, run),
+		      "the degrees of mesh '%s' multiply to %" PRIu64 ", but stage %" PRIu32
+		      " has %" PRIu32 " rank%s",
+		      mesh_name(c, i), n, stage, s->ranks, s->ranks == 1 ? "" : "s");
+	else
+		wrong(c, place(c, c->places ? c->places->run_at : NULL, run),
+		      "the degrees of mesh '%s' multiply to more than %d ranks",
+		      mesh_name(c, i), MAX_RANKS);
+	if (!c->places) return;
+	other_degrees(mesh, n, s->ranks, text, sizeof(text));
+	if (mesh->n == 1)
+		also(c, place(c, c->places->run_at, run),
+		     "'%s' is the mesh of a single rank; %" PRIu32
+		     " ranks take one like 'mesh m1 = dp:%" PRIu32 "'",
+		     mesh_name(c, i), s->ranks, s->ranks);
+	else if (text[0])
+		also(c, c->places->mesh_at[i], "%s would make %" PRIu32, text, s->ranks);
+	else
+		also(c, c->places->mesh_at[i],
+		     "no one degree can be changed to make %" PRIu32 " of it", s->ranks);
+}
+
 /* Degrees multiply to the ranks of every stage the run has layers in. */
 static void
 check_degrees(Check *c)
@@ -207,27 +315,71 @@ check_degrees(Check *c)
 			if (s->first >= r->first + r->count || r->first >= s->first + s->count)
 				continue;
 			if (n == s->ranks) continue;
-			wrong(c, place(c, c->places ? c->places->run_at : NULL, i),
-			      "the degrees of mesh '%s' multiply to %" PRIu64
-			      ", but stage %" PRIu32 " has %" PRIu32 " ranks",
-			      mesh_name(c, r->mesh), n, k, s->ranks);
+			wrong_degrees(c, i, k, n);
 			break;
 		}
 	}
+}
+
+static bool
+mesh_has(const Mesh *mesh, MeshKind kind)
+{
+	for (int k = 1; k < mesh->n; k++)
+		if (mesh->ax[k].kind == kind) return true;
+	return false;
+}
+
+/* What a strategy asks of its mesh. */
+static void
+check_strategies(Check *c)
+{
+	for (uint32_t i = 0; i < c->p->nruns; i++) {
+		const Strategy *r = &c->p->runs[i];
+		const Mesh *mesh = &c->p->meshes[r->mesh];
+		Loc at = place(c, c->places ? c->places->run_at : NULL, i);
+
+		if (r->zero && !mesh_has(mesh, MX_dp))
+			wrong(c, at,
+			      "zero %u splits over dp, but mesh '%s' has none; say zero 0, or "
+			      "give the mesh a dp",
+			      r->zero, mesh_name(c, r->mesh));
+		if (r->megatron_sp && !mesh_has(mesh, MX_tp))
+			wrong(
+			    c, at,
+			    "megatron_sp splits over tp, but mesh '%s' has none; leave it out, "
+			    "or give the mesh a tp",
+			    mesh_name(c, r->mesh));
+	}
+}
+
+static const char *
+more_str(uint32_t more, char *text, size_t size)
+{
+	snprintf(text, size, " or %" PRIu32, more);
+	return text;
 }
 
 static void
 check_batch(Check *c)
 {
 	const Plan *p = c->p;
+	char text[32];
 	int64_t batch;
 
 	if (!c->m->batch.i) return;
 	batch = ir_extent(c->m, c->m->batch);
 	if (batch % p->microbatches) {
+		uint32_t less = p->microbatches, more = p->microbatches;
+
+		while (batch % less)
+			less--;
+		while (more < batch && batch % more)
+			more++;
 		wrong(c, head_at(c),
-		      "a batch of %" PRId64 " is not divisible by %" PRIu32 " microbatches",
-		      batch, p->microbatches);
+		      "a batch of %" PRId64 " is not divisible by %" PRIu32
+		      " microbatches; by %" PRIu32 "%s it is",
+		      batch, p->microbatches, less,
+		      batch % more || more > MAX_MB ? "" : more_str(more, text, sizeof(text)));
 		return;
 	}
 	for (uint32_t i = 0; i < p->nmeshes; i++) {
@@ -256,6 +408,7 @@ plan_check(const Module *m, const Plan *plan, const PlanText *places, Diag *d, c
 	check_stages(&c);
 	check_runs(&c);
 	if (c.ok) check_degrees(&c);
+	if (c.ok) check_strategies(&c);
 	check_batch(&c);
 	return c.ok;
 }
@@ -263,26 +416,29 @@ plan_check(const Module *m, const Plan *plan, const PlanText *places, Diag *d, c
 /* ---- for people ---- */
 
 static void
-summary_memory(const Module *m, Buf *out)
+summary_memory(const Memory *x, Buf *out)
 {
-	const Memory *x = &m->mem[0];
 	const struct {
 		const char *what;
 		int64_t from, to;
 	} part[] = {
 	    {"parameters", x->sec[SEC_param], x->sec[SEC_param] + x->sec_bytes[SEC_param]},
 	    {"gradients", x->sec[SEC_grad],
-	     x->sec[SEC_grad] < 0 ? -1 : x->sec[SEC_grad] + x->sec_bytes[SEC_param]},
+	     x->sec[SEC_grad] < 0 ? -1 : x->sec[SEC_grad] + x->sec_bytes[SEC_grad]},
 	    {"optimizer", x->sec[SEC_m], x->sec[SEC_m] < 0 ? -1 : x->consts},
 	    {"constants", x->consts, x->slots},
 	    {"activations", x->slots, x->cots},
-	    {"cotangents", x->cots, x->carry},
+	    {"cotangents", x->cots,
+	     x->gather >= 0 && x->gather_bytes ? x->gather
+	     : x->dwork >= 0 && x->dwork_bytes ? x->dwork
+					       : x->carry},
+	    {"gathered", x->gather, x->gather_bytes ? x->gather + 2 * x->gather_bytes : -1},
+	    {"unreduced", x->dwork, x->dwork_bytes ? x->dwork + 2 * x->dwork_bytes : -1},
 	    {"carried", x->carry, x->scratch},
 	    {"scratch", x->scratch, x->arena_bytes},
 	};
 	const char *gap = "";
 
-	buf_puts(out, "memory  ");
 	buf_bytes(out, x->arena_bytes);
 	buf_puts(out, " a rank: ");
 	for (size_t i = 0; i < COUNTOF(part); i++) {
@@ -297,6 +453,44 @@ summary_memory(const Module *m, Buf *out)
 	if (x->live_bytes > 0)
 		buf_printf(out, " (height %.3f of that)",
 			   (double)x->arena_bytes / (double)x->live_bytes);
+	buf_putc(out, '\n');
+}
+
+static void
+summary_run(const Module *m, const Strategy *r, Buf *out)
+{
+	const Mesh *mesh = &m->plan.meshes[r->mesh];
+	uint32_t first = r->first, count = r->count;
+
+	plan_layers(m, &first, &count);
+	if (!count) return; /* reshards only */
+	buf_puts(out, "layers  ");
+	text_range(out, first, count);
+	buf_printf(out, " on mesh %s", name_str(m->names, mesh->name));
+	for (int k = 1; k < mesh->n; k++) {
+		buf_puts(out, k == 1 ? " (" : " ");
+		text_mesh_axis(out, mesh, k);
+		buf_printf(out, ":%" PRIu32 "%s", mesh->ax[k].degree,
+			   k + 1 == mesh->n ? ")" : "");
+	}
+	buf_printf(out, ", zero %u, recompute %s%s\n", r->zero, recompute_str[r->recompute],
+		   r->megatron_sp ? ", megatron_sp" : "");
+}
+
+static void
+summary_stage(const Module *m, uint32_t k, Buf *out)
+{
+	const Stage *s = &m->plan.stages[k];
+	uint32_t first = s->first, count = s->count;
+
+	plan_layers(m, &first, &count);
+	buf_printf(out, "stage   %" PRIu32 ": layers ", k);
+	text_range(out, first, count);
+	buf_puts(out, s->ranks == 1 ? " on rank " : " on ranks ");
+	text_range(out, s->rank, s->ranks);
+	if (s->slots)
+		buf_printf(out, ", %" PRIu32 " microbatch%s in flight", s->slots,
+			   s->slots == 1 ? "" : "es");
 	buf_putc(out, '\n');
 }
 
@@ -322,14 +516,12 @@ plan_summary(const Module *m, Buf *out)
 	}
 	buf_printf(out, ", %s%s\n", schedule_str[p->schedule],
 		   p->forward_only ? ", forward only" : "");
-	for (uint32_t i = 0; i < p->nruns; i++) {
-		const Strategy *r = &p->runs[i];
-
-		buf_puts(out, "layers  ");
-		text_range(out, r->first, r->count);
-		buf_printf(out, " on mesh %s, zero %u, recompute %s\n",
-			   name_str(m->names, p->meshes[r->mesh].name), r->zero,
-			   recompute_str[r->recompute]);
+	for (uint32_t i = 0; i < p->nruns; i++)
+		summary_run(m, &p->runs[i], out);
+	for (uint32_t k = 0; k < p->nstages; k++) {
+		if (p->nstages > 1) summary_stage(m, k, out);
+		if (m->level < LV_mem) continue;
+		buf_puts(out, p->nstages > 1 ? "        " : "memory  ");
+		summary_memory(&m->mem[k], out);
 	}
-	if (m->level >= LV_mem) summary_memory(m, out);
 }

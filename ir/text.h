@@ -153,6 +153,8 @@ void plan_text_finish(PlanText *t, const Module *m); /* what may be left out is 
 /* Do the names of layers stand for the module's? */
 bool plan_text_layers(const PlanText *t, const Module *m, Diag *d);
 void plan_body_print(const Module *m, Buf *out);
+/* Instances of the module -> layers of the model: reshards are not counted (level spmd on). */
+void plan_layers(const Module *m, uint32_t *first, uint32_t *count);
 /* Does the plan fit the module: every layer in one run and one stage, counts multiply, batch divides. `places` may be
  * NULL; `who` is put before every message, "" for none. */
 bool plan_check(const Module *m, const Plan *plan, const PlanText *places, Diag *d,

@@ -541,7 +541,7 @@ static void ch_mb(Module *m) { m->plan.microbatches = 2; for (int i = 0; i < 3; 
 static void ch_schedule(Module *m) { m->plan.schedule = SCH_1f1b; }
 static void ch_forward(Module *m) { m->plan.forward_only = false; }
 static void ch_mesh_name(Module *m) { m->plan.meshes[1].name = name_of(m->names, "mesh"); }
-static void ch_mesh_kind(Module *m) { m->plan.meshes[1].ax[1].kind = MX_ep; }
+static void ch_mesh_kind(Module *m) { m->plan.meshes[1].ax[1].kind = MX_ep; m->plan.runs[0].zero = 0; }
 static void ch_mesh_sub(Module *m) { m->plan.meshes[2].ax[2].sub = 3; }
 static void ch_run_mesh(Module *m) { m->plan.meshes[0].name = name_of(m->names, "one"); }
 static void ch_run_zero(Module *m) { m->plan.runs[0].zero = 3; }
@@ -944,6 +944,34 @@ test_plans(void)
 	plan("plan 1\nranks 1\nlayers 0-1 mesh m0 zero 4\n", "zero is 4");
 	plan("plan 1\nranks 1\nlayers 0-1 mesh m0 recompute some\n",
 	     "known are none, selective, full");
+	plan("plan 1\nranks 4\nmesh a = tp:2\nstage 0 layers 0\nstage 1 layers 1\n"
+	     "layers 0-1 mesh a megatron_sp\n",
+	     NULL);
+	plan("plan 1\nranks 5\nmesh a = dp:2\nstage 0 layers 0\nstage 1 layers 1\n"
+	     "layers 0-1 mesh a\n",
+	     "5 ranks have no equal shares in 2 stages; give each stage its 'ranks', or plan "
+	     "for "
+	     "4 or 6");
+	plan("plan 1\nranks 4\nmesh a = dp:2\nstage 0 layers 0 ranks 0-1\nstage 1 layers 1\n"
+	     "layers 0-1 mesh a\n",
+	     "stage 1 has no ranks, but other stages have");
+	plan("plan 1\nranks 12\nmesh a = dp:4 tp:2\nlayers 0-1 mesh a\n",
+	     "note: dp:6 or tp:3 would make 12");
+	plan("plan 1\nranks 7\nmesh a = dp:4 tp:2\nlayers 0-1 mesh a\n",
+	     "note: no one degree can be changed to make 7 of it");
+	plan("plan 1\nranks 2\nlayers 0-1 mesh m0\n", "2 ranks take one like 'mesh m1 = dp:2'");
+	plan("plan 1\nranks 5\nmesh a = dp:4\nstage 0 layers 0-1 ranks 0-3\n"
+	     "layers 0-1 mesh a\n",
+	     "rank 4 is left out: there are 5");
+	plan(
+	    "plan 1\nranks 5\nmesh a = dp:4\nstage 0 layers 0-1 ranks 0-3\n"
+	    "layers 0-1 mesh a\n",
+	    "the stages have 4 ranks together; 'ranks 4' would fit, or more ranks for a stage");
+	plan("plan 1\nranks 2\nmesh a = dp:2\nlayers 0-1 mesh a megatron_sp\n",
+	     "megatron_sp splits over tp, but mesh 'a' has none");
+	plan("plan 1\nranks 2\nmesh a = tp:2\nlayers 0-1 mesh a zero 1\n",
+	     "zero 1 splits over dp, but mesh 'a' has none; say zero 0");
+	plan("plan 1\nranks 1 microbatches 5\nlayers 0-1 mesh m0\n", "; by 4 or 8 it is");
 	plan("plan 1\n", "no 'ranks' line");
 	plan("plan 2\n", "the version is 2, not 1");
 	plan("plan 1\nspeed 3\n",
