@@ -183,6 +183,7 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 	buf_puts(&b, " parameters\n");
 	if (c->bf16_as_f32)
 		buf_puts(&b, "note    the model says bf16; on the host that is f32\n");
+	if (c->why) buf_printf(&b, "ranks   a step is predicted to take %s\n", c->why);
 	plan_summary(m, &b);
 	if (m->plan.ranks > 1)
 		buf_printf(&b, "now:  make -C %s && mpirun -np %" PRIu32 " %s/stage_* --help\n",

@@ -445,6 +445,7 @@ typedef struct Ctx {
 	const char *plan_path; /* --plan; NULL = search */
 	const char *cluster_path;
 	bool explain;          /* the plan pass says on stdout what it tried */
+	const char *why;       /* set by the plan pass where it chose the number of ranks: what it compared */
 } Ctx;
 
 /* ==== axis.c / type.c ==== */

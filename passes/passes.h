@@ -116,6 +116,23 @@ void pass_print_list(FILE *out); /* --print-passes */
  * what --plan says. */
 bool pass_plan(Ctx *c, Module *m);
 
+/* roofline.c: times on this machine, by arithmetic, memory and traffic */
+
+typedef struct Machine {
+	uint32_t cores;      /* of a node */
+	uint32_t ranks;      /* on a node; more are on others like it */
+	uint32_t threads;    /* of a rank */
+	double flops, bytes; /* of a rank in a second */
+} Machine;
+uint32_t roofline_cores(void);
+Machine roofline_machine(uint32_t ranks, uint32_t threads);
+int64_t roofline_body(const Machine *x, const Module *m, const Body *b); /* ns */
+/* Collectives of n ranks, the first and the last of them `span` apart. */
+int64_t roofline_all_reduce(const Machine *x, int64_t bytes, uint32_t n, uint32_t span);
+int64_t roofline_gather(const Machine *x, int64_t bytes, uint32_t n, uint32_t span);
+int64_t roofline_message(const Machine *x, int64_t bytes, bool near);
+uint32_t roofline_group(const Mesh *mesh, unsigned over, uint32_t *span);
+
 /* search_dp.c: the dynamic program, on a table; knows nothing of the IR */
 
 /* What one layer costs a rank under one candidate. Candidates of one group share a mesh and a

@@ -1,157 +1,91 @@
 /*
- * search.c - the plan: how many microbatches, what is recomputed; or what --plan says.
+ * search.c - the plan: how many ranks, stages, meshes, microbatches, what is recomputed; or what --plan says.
  *
- * Input: LV_train. Output: LV_plan. Today's space: one rank, one stage, mesh m0 = mb. The
- * choice is the fewest microbatches whose arena fits the memory limit, without recomputation if
- * any does, else selective, else full: more microbatches cost less than computing again. Memory
- * is not estimated: every candidate is lowered and laid out by the functions that spmd and mem
- * use, on a copy, and the arena is read off. Deterministic: the limit is the only thing asked
- * of the machine.
+ * Input: LV_train. Output: LV_plan. Memory is not estimated: what is chosen was lowered and laid out by the functions that
+ * spmd and mem use, on a copy, and its arena read off. Deterministic: how many cores and how much memory it has are the
+ * only things asked of the machine, and only where no option says.
  */
-#include <errno.h>
 #include <inttypes.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "passes/passes.h"
+#include "passes/search.h"
 
-enum { MAX_PLAN_BYTES = 16 << 20 };
+enum {
+	AUTO_RANKS = 8
+}; /* all counts up to here are tried by --ranks auto, then powers of two */
 
-typedef struct Choice {
-	uint32_t mb;
-	Recompute rc;
-	int64_t arena; /* bytes; -1: it does not lower */
-} Choice;
+/* ---- one plan, lowered ---- */
 
-typedef struct Search {
-	Ctx *c;
-	const Module *m;
-	int64_t limit;
-	bool explain;
-	uint32_t *mb; /* usable counts of microbatches, rising */
-	uint32_t nmb, cmb;
-} Search;
-
-/* ---- one plan ---- */
-
-/*
- * Nothing is recomputed in the last layer: its B follows its F at once, so that saving nothing
- * frees nothing. It is left out of the run unless other instances share its type.
- */
-static uint32_t
-recomputed(const Module *m, Recompute rc)
+Plan
+search_uniform(const Search *s, Arena *a, uint32_t mb, const Mesh *mesh, const Strategy *r)
 {
-	bool alone = rc != RC_none && m->ninsts > 1;
-	for (uint32_t i = 0; i + 1 < m->ninsts; i++)
-		alone &= m->insts[i].type != m->insts[m->ninsts - 1].type;
-	return alone ? m->ninsts - 1 : m->ninsts;
+	Plan p = {.ranks = 1,
+		  .threads = s->c->threads,
+		  .microbatches = mb,
+		  .schedule = SCH_1f1b,
+		  .forward_only = s->c->forward_only || s->m->plan.forward_only};
+	p.meshes = NEW_N(a, Mesh, 2);
+	p.nmeshes = mesh->n > 1 ? 2 : 1;
+	p.meshes[0] = (Mesh){.n = 1};
+	if (mesh->n > 1) p.meshes[1] = *mesh;
+	for (uint32_t i = 0; i < p.nmeshes; i++) {
+		p.meshes[i].name = name_fmt(s->c->names, "m%" PRIu32, i);
+		p.meshes[i].ax[0].kind = MX_mb;
+		p.meshes[i].ax[0].degree = mb;
+	}
+	for (int k = 1; k < mesh->n; k++)
+		p.ranks *= mesh->ax[k].degree;
+	p.runs = NEW_N(a, Strategy, 2);
+	p.runs[0] = *r;
+	p.runs[0].first = 0;
+	p.runs[0].count = s->m->ninsts;
+	p.runs[0].mesh = p.nmeshes - 1;
+	p.nruns = 1;
+	p.stages = NEW(a, Stage);
+	p.nstages = 1;
+	p.stages[0] = (Stage){.first = 0, .count = s->m->ninsts, .ranks = p.ranks, .slots = 1};
+	return p;
 }
 
-static void
-set_plan(Ctx *c, Module *m, uint32_t mb, Recompute rc)
-{
-	Plan *p = &m->plan;
-	uint32_t first = recomputed(m, rc);
-	*p = (Plan){.ranks = 1,
-		    .threads = c->threads,
-		    .microbatches = mb,
-		    .schedule = SCH_1f1b,
-		    .forward_only = c->forward_only};
-	p->meshes = NEW(m->arena, Mesh);
-	p->nmeshes = 1;
-	p->meshes[0] = (Mesh){.name = name_of(m->names, "m0"), .n = 1};
-	p->meshes[0].ax[0].kind = MX_mb;
-	p->meshes[0].ax[0].degree = mb;
-	p->runs = NEW_N(m->arena, Strategy, 2);
-	p->runs[p->nruns++] = (Strategy){.first = 0, .count = first, .recompute = rc};
-	if (first < m->ninsts)
-		p->runs[p->nruns++] = (Strategy){.first = first, .count = m->ninsts - first};
-	p->stages = NEW(m->arena, Stage);
-	p->nstages = 1;
-	p->stages[0] = (Stage){.first = 0, .count = m->ninsts, .ranks = 1, .slots = 1};
-	m->level = LV_plan;
-}
-
-/* Lowers a copy under the plan; bytes of its arena, -1 if it does not lower. Says nothing. */
-static int64_t
-arena_of(const Search *s, uint32_t mb, Recompute rc)
+Module *
+search_lower(const Search *s, const Plan *p, Arena *a, const char **why)
 {
 	Ctx c = *s->c;
-	c.tmp = c.perm = arena_new();
-	c.diag = NULL;
-	Module *m = ir_clone(s->m, c.tmp);
+	c.tmp = c.perm = a;
+	c.diag = diag_new(a, c.names, NULL);
+	Module *m = ir_clone(s->m, a);
 	LowerMemo memo = {0};
-	int64_t bytes = -1;
-	set_plan(&c, m, mb, rc);
-	if (lower_link(&c, m, &memo)) {
-		layout_module(&c, m);
-		bytes = layout_arena(m);
+	m->plan = *p;
+	m->plan.meshes = arena_dup(a, p->meshes, sizeof *p->meshes * p->nmeshes);
+	m->plan.runs = arena_dup(a, p->runs, sizeof *p->runs * p->nruns);
+	m->plan.stages = arena_dup(a, p->stages, sizeof *p->stages * p->nstages);
+	m->level = LV_plan;
+	if (!lower_link(&c, m, &memo) || (p->nstages > 1 && !pass_sched(&c, m))) {
+		if (why) *why = diag_first(c.diag);
+		return NULL;
 	}
-	arena_free(c.tmp);
-	return bytes;
+	layout_module(&c, m);
+	return m;
 }
 
-static Choice
-try(const Search *s, uint32_t mb, Recompute rc)
+int64_t
+search_arena(const Search *s, const Plan *p, const char **why)
 {
-	Choice t = {mb, rc, arena_of(s, mb, rc)};
-	if (!s->explain) return t;
-	Buf b;
-	buf_init(&b, s->c->tmp);
-	buf_printf(&b, "plan: microbatches %" PRIu32 " recompute %s: ", mb, recompute_str[rc]);
-	if (t.arena < 0)
-		buf_puts(&b, "the model ties the samples of a batch together");
-	else
-		buf_bytes(&b, t.arena);
-	if (t.arena > s->limit) {
-		buf_puts(&b, ", over by ");
-		buf_bytes(&b, t.arena - s->limit);
+	Arena *a = arena_new();
+	const char *reason = "";
+	Module *m = search_lower(s, p, a, &reason);
+	int64_t most = m ? layout_arena(m) : -1;
+	if (!m && why) {
+		Buf b;
+		buf_init(&b, s->c->tmp);
+		buf_puts(&b, reason);
+		*why = b.s;
 	}
-	printf("%s\n", b.s);
-	return t;
+	arena_free(a);
+	return most;
 }
 
-static bool
-fits(const Search *s, const Choice *t)
-{
-	return t->arena >= 0 && t->arena <= s->limit;
-}
-
-/* ---- the search ---- */
-
-/* The fewest microbatches that fit under rc, or the count with the smallest arena. More
- * microbatches never need more. */
-static Choice
-search_mb(const Search *s, Recompute rc)
-{
-	uint32_t lo = 0, hi = s->nmb - 1;
-	Choice least = try(s, s->mb[lo], rc);
-	if (fits(s, &least) || lo == hi) return least;
-	Choice best = try(s, s->mb[hi], rc);
-	if (best.arena < 0) return least;
-	if (!fits(s, &best)) return best;
-	while (hi - lo > 1) { /* lo does not fit, hi does */
-		uint32_t mid = lo + (hi - lo) / 2;
-		Choice t = try(s, s->mb[mid], rc);
-		if (fits(s, &t))
-			best = t, hi = mid;
-		else
-			lo = mid;
-	}
-	return best;
-}
-
-static Choice
-search(const Search *s)
-{
-	bool once = s->c->recompute_given || s->m->plan.forward_only || s->c->forward_only;
-	Choice best = search_mb(s, s->c->recompute_given ? s->c->recompute : RC_none);
-	for (int rc = RC_selective; !once && rc <= RC_full && !fits(s, &best); rc++) {
-		Choice t = search_mb(s, (Recompute)rc);
-		if (t.arena >= 0 && (best.arena < 0 || t.arena < best.arena)) best = t;
-	}
-	return best;
-}
+/* ---- what there is to choose from ---- */
 
 /* Counts that divide the batch; only the one asked for, if one is. False after a diagnostic. */
 static bool
@@ -181,70 +115,118 @@ usable_counts(Search *s)
 	return false;
 }
 
-/* 80 % of the memory of this machine, if nobody gave a limit. */
+/* 80 % of the memory of this machine, shared by the ranks on it, if nobody gave a limit. */
 static int64_t
-memory_limit(const Ctx *c)
+memory_limit(const Ctx *c, uint32_t ranks)
 {
 	if (c->memory_bytes > 0) return c->memory_bytes;
 	long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
 	if (pages <= 0 || bytes <= 0) return INT64_MAX;
-	return (int64_t)pages / 10 * 8 * (int64_t)bytes;
+	return (int64_t)pages / 10 * 8 * (int64_t)bytes / ranks;
 }
 
 /* Nothing fits. A limit that was given is an error; this machine's own is a warning, since programs are also made for
  * other machines. Returns whether to go on. */
 static bool
-report_too_large(const Search *s, const Choice *t)
+report_too_large(const Search *s, const Found *f)
 {
 	void (*say)(Diag *, Loc, const char *, ...) =
 	    s->c->memory_bytes > 0 ? diag_error : diag_warn;
-	Buf need, have, state;
-	Buf *all[] = {&need, &have, &state};
+	Buf need, have, state, shape;
+	Buf *all[] = {&need, &have, &state, &shape};
 	for (size_t i = 0; i < COUNTOF(all); i++)
 		buf_init(all[i], s->c->tmp);
 	int64_t params = 0;
+	uint32_t mb = f->plan.microbatches;
 	for (uint32_t i = 0; i < s->m->nparams; i++)
 		params += type_bytes(s->m, NULL, &s->m->params[i].type);
-	buf_bytes(&need, t->arena);
+	buf_bytes(&need, f->arena);
 	buf_bytes(&have, s->limit);
 	buf_bytes(&state, params);
+	if (s->ranks > 1)
+		buf_printf(&shape, " a rank (%" PRIu32 " stage%s, ", f->plan.nstages,
+			   f->plan.nstages == 1 ? "" : "s");
+	else
+		buf_puts(&shape, " (");
 	say(s->c->diag, (Loc){0},
-	    "no plan fits the memory: the smallest takes %s (%" PRIu32
+	    "no plan fits the memory: the smallest takes %s%s%" PRIu32
 	    " microbatch%s, recompute %s), of %s; the parameters alone take %s, and their "
 	    "gradients and "
 	    "each of the optimizer's moments as much again",
-	    need.s, t->mb, t->mb == 1 ? "" : "es", recompute_str[t->rc], have.s, state.s);
+	    need.s, shape.s, mb, mb == 1 ? "" : "es", recompute_str[f->plan.runs[0].recompute],
+	    have.s, state.s);
 	return s->c->memory_bytes <= 0;
 }
 
-/* ---- a given plan ---- */
+/* ---- the pass ---- */
 
+/* The best plan for a number of ranks. False after a diagnostic. */
 static bool
-read_plan(Ctx *c, Module *m)
+search(Search *s, uint32_t ranks, Found *out)
 {
-	size_t n;
-	Name file = name_of(c->names, c->plan_path);
-	char *text = file_read(m->arena, c->plan_path, MAX_PLAN_BYTES, &n);
-	if (!text) {
-		diag_error(c->diag, (Loc){0}, "cannot read the plan %s: %s", c->plan_path,
-			   strerror(errno));
-		return false;
-	}
-	if (!plan_parse(m, c->diag, file, text, n)) return false;
-	m->plan.forward_only |= c->forward_only;
-	m->level = LV_plan;
+	s->ranks = ranks;
+	s->limit = memory_limit(s->c, ranks < roofline_cores() ? ranks : roofline_cores());
+	s->machine = roofline_machine(ranks, s->c->threads);
+	if (ranks > 1) return search_many(s, out);
+	*out = search_one(s);
 	return true;
+}
+
+/* Time of a step of a plan for one rank. */
+static int64_t
+time_of_one(const Search *s, const Plan *p)
+{
+	Arena *a = arena_new();
+	Module *m = search_lower(s, p, a, NULL);
+	int64_t t = m ? search_time(s, m) : INT64_MAX;
+	arena_free(a);
+	return t;
+}
+
+/* Of 1 .. all cores the count whose plan fits and is fastest; fewer if equal. Says which and why. */
+static bool
+search_auto(Search *s, Found *best)
+{
+	Buf b;
+	uint32_t cores = roofline_cores(), one = 0;
+	buf_init(&b, s->c->perm);
+	for (uint32_t n = 1; n <= cores; n = n < AUTO_RANKS ? n + 1 : 2 * n) {
+		Found f;
+		Ctx quiet = *s->c;
+		Search t = *s;
+		quiet.diag = diag_new(s->c->tmp, s->c->names, NULL);
+		t.c = &quiet;
+		if (!search(&t, n, &f) || f.arena < 0) continue;
+		if (n == 1) f.time = time_of_one(&t, &f.plan);
+		buf_printf(&b, "%s%" PRIu32 " rank%s %.3g ms%s", one++ ? ", " : "", n,
+			   n == 1 ? "" : "s", (double)f.time * 1e-6,
+			   f.fits ? "" : " (does not fit)");
+		bool better = n == 1 || (f.fits && (!best->fits || f.time < best->time));
+		if (better) {
+			*best = f;
+			s->ranks = t.ranks;
+			s->limit = t.limit;
+		}
+	}
+	buf_printf(&b, ": %" PRIu32 " chosen, of %" PRIu32 " core%s", s->ranks, cores,
+		   cores == 1 ? "" : "s");
+	s->c->why = b.s;
+	if (s->explain) printf("plan: a step is predicted to take %s\n", b.s);
+	return one > 0 || search(s, 1, best);
 }
 
 bool
 pass_plan(Ctx *c, Module *m)
 {
-	if (c->plan_path) return read_plan(c, m);
-	Search s = {.c = c, .m = m, .limit = memory_limit(c), .explain = c->explain};
+	if (c->plan_path) return search_given(c, m);
+	Search s = {.c = c, .m = m, .explain = c->explain};
+	Found best = {0};
 	if (!usable_counts(&s)) return false;
-	Choice best = search(&s);
+	if (!(c->ranks_auto ? search_auto(&s, &best)
+			    : search(&s, c->ranks ? c->ranks : 1, &best)))
+		return false;
 	if (best.arena > s.limit && !report_too_large(&s, &best)) return false;
-	set_plan(c, m, best.mb,
-		 best.rc); /* one that does not lower is refused by spmd, at its place */
+	m->plan = best.plan;
+	m->level = LV_plan; /* one that does not lower is refused by spmd, at its place */
 	return true;
 }
