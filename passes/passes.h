@@ -119,10 +119,10 @@ bool pass_plan(Ctx *c, Module *m);
 /* roofline.c: times on this machine, by arithmetic, memory and traffic */
 
 typedef struct Machine {
-	uint32_t cores;      /* of a node */
-	uint32_t ranks;      /* on a node; more are on others like it */
-	uint32_t threads;    /* of a rank */
-	double flops, bytes; /* of a rank in a second */
+	uint32_t cores;             /* of a node */
+	uint32_t ranks;             /* on a node; more are on others like it */
+	uint32_t threads;           /* of a rank */
+	double flops, bytes, loops; /* of a rank in a second; loops: elementwise operations */
 } Machine;
 uint32_t roofline_cores(void);
 Machine roofline_machine(uint32_t ranks, uint32_t threads);
