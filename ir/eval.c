@@ -7,7 +7,7 @@
  *
  *   graph             F of every instance
  *   train, plan       F of every instance, B and W in reverse, then N; U by eval_update
- *   spmd              the same for every microbatch, on every rank with its shards
+ *   spmd              the same for every microbatch, on every rank of every stage with its shards
  *   sched             the action table, with its slots
  *   mem               the same, every value at its planned bytes
  */
@@ -80,7 +80,10 @@ init_param(Eval *e, uint32_t param)
 	if (p->init == INIT_const) {
 		uint32_t k = (uint32_t)p->init_a;
 		Tensor table = eval_tensor(m, NULL, NULL, &m->consts[k]);
-		ok = eval_load(e, &e->ranks[0], &e->ranks[0].consts[k], &table, tmp);
+		uint32_t from = 0; /* the first rank that has it */
+		while (from + 1 < e->nranks && !e->ranks[from].consts[k].type)
+			from++;
+		ok = eval_load(e, &e->ranks[from], &e->ranks[from].consts[k], &table, tmp);
 		Walk w = {0};
 		walk_axes(&w, &t, NULL);
 		walk_over(&w, 0, &t, NULL);
@@ -148,7 +151,7 @@ eval_new(const Module *m, const EvalOptions *o, Diag *d)
 	}
 	bool ok = eval_setup(e) && make_logits(e) && make_consts(e);
 	for (uint32_t i = 0; ok && i < m->nparams; i++)
-		ok = init_param(e, i);
+		ok = m->params[i].borrows || init_param(e, i);
 	if (ok) return e;
 	eval_free(e);
 	return NULL;
@@ -159,6 +162,7 @@ eval_free(Eval *e)
 {
 	if (!e) return;
 	for (uint32_t i = 0; e->ranks && i < e->nranks; i++) {
+		eval_forget(&e->ranks[i]);
 		if (e->ranks[i].body) arena_free(e->ranks[i].body);
 		if (e->ranks[i].op) arena_free(e->ranks[i].op);
 	}
@@ -175,14 +179,20 @@ find_param(const Eval *e, const char *name)
 	return -1;
 }
 
-/* Every rank gets its part. */
+/* Every rank that has some of it, or a copy, gets its part. */
 static bool
 set_param(Eval *e, uint32_t param, const Tensor *all)
 {
-	for (uint32_t i = 0; i < e->nranks; i++) {
-		Rank *r = &e->ranks[i];
-		const Place *p = &r->state[SEC_param][param];
-		uint32_t coord[MAX_MESH];
+	const Param *params = e->m->params;
+
+	for (uint32_t n = 0; n < e->nranks * e->m->nparams; n++) {
+		Rank *r = &e->ranks[n / e->m->nparams];
+		uint32_t i = n % e->m->nparams, coord[MAX_MESH];
+		const Place *p = &r->weight[i];
+		if ((i != param && params[i].borrows != param + 1) || !p->type) continue;
+		if (e->staged && e->flats[params[i].owner].zero == 3 &&
+		    r->state[SEC_param][i].ranged)
+			p = &r->state[SEC_param][i];
 		eval_coords(r, p->mesh, 0, coord);
 		Tensor part = eval_tensor(e->m, p->mesh, coord, p->type);
 		part.x = NEW_N(r->op, double, part.n + 1);
@@ -238,32 +248,47 @@ eval_set(Eval *e, const char *name, const double *x, size_t n)
 	return false;
 }
 
-/* The whole of a parameter's section, from all ranks that have a part, pending sums added up. */
+/* A rank's part of a section of a parameter: where all of it should be right after a step, that is what is read. */
+static Place
+get_place(const Eval *e, const Rank *r, uint32_t param, Section s)
+{
+	const Place *p = &r->state[s][param];
+
+	if (s == SEC_param && p->ranged && e->flats[e->m->params[param].owner].zero < 3)
+		p = &r->weight[param];
+	return *p;
+}
+
+/* The whole of a parameter's section, from all ranks that have a part, of several that have the same one from the first. */
 static size_t
 get_param(Eval *e, uint32_t param, Section s, const double **x)
 {
 	const Module *m = e->m;
 	Tensor all = eval_tensor(m, NULL, NULL, &m->params[param].type);
 	double **to = &e->fetch[(uint32_t)s * m->nparams + param];
+	bool found = false;
 
-	if (!e->ranks[0].state[s][param].type) return 0;
 	if (!*to) *to = eval_doubles(e, e->arena, all.n);
 	if (!*to) return 0;
 	all.x = *to;
 	memset(all.x, 0, (size_t)all.n * sizeof *all.x);
 	for (uint32_t i = 0; i < e->nranks; i++) {
 		Rank *r = &e->ranks[i];
-		const Place *p = &r->state[s][param];
+		const Place p = get_place(e, r, param, s);
 		uint32_t coord[MAX_MESH];
-		eval_coords(r, p->mesh, 0, coord);
-		Tensor part = eval_tensor(m, p->mesh, coord, p->type);
-		bool ok = eval_load(e, r, p, &part, r->op);
-		if (ok && eval_counts(p->mesh, coord, p->type)) eval_overlap(&all, &part, true);
+		if (!p.type) continue;
+		Type held = *p.type;
+		found = true;
+		eval_coords(r, p.mesh, 0, coord);
+		if (p.ranged) held.flat = (uint16_t)ir_dp_mask(p.mesh);
+		Tensor part = eval_tensor(m, p.mesh, coord, p.type);
+		bool ok = eval_load(e, r, &p, &part, r->op);
+		if (ok && eval_counts(p.mesh, coord, &held)) eval_overlap(&all, &part, true);
 		arena_reset(r->op);
 		if (!ok) return 0;
 	}
 	*x = all.x;
-	return (size_t)all.n;
+	return found ? (size_t)all.n : 0;
 }
 
 /* Buffers for what is handed out belong to the interpreter, whence the cast; contents of the module do not change. */
@@ -296,32 +321,41 @@ eval_get(const Eval *e, const char *name, const double **x)
 
 /* The action after which a step's gradients and norm are done: the first norm outside all loops; the end without one. */
 static uint32_t
-norm_at(const Action *a, uint32_t n)
+norm_at(const Rank *r, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (a[i].kind == ACT_norm) return i + 1;
+		if ((r->steps ? r->steps[i].a.kind : r->acts[i].kind) == ACT_norm) return i + 1;
 	return n;
 }
 
-/* Actions [0, norm] of every rank, or those after. */
+static uint32_t
+program_length(const Eval *e, const Rank *r)
+{
+	if (e->o.program) return e->o.program[r->id].n;
+	return e->m->level >= LV_sched && e->staged ? e->m->plan.stages[r->stage].nactions
+						    : e->nown[r->stage];
+}
+
+/* Actions [0, norm] of every rank, or those after. What is begun before the norm may be waited for after it. */
 static bool
 run_part(Eval *e, bool update)
 {
+	bool ends = update;
+
 	for (uint32_t i = 0; i < e->nranks; i++) {
 		Rank *r = &e->ranks[i];
-		const Stage *s = e->m->level >= LV_sched && e->m->plan.nstages
-				     ? &e->m->plan.stages[0]
-				     : NULL;
-		uint32_t n = s ? s->nactions : e->nown, split = norm_at(r->acts, n);
+		uint32_t n = program_length(e, r), split = norm_at(r, n);
 		r->pc = update ? split : 0;
 		r->end = update ? n : split;
-		r->nloops = 0, r->mb = 0;
-		r->waiting = false;
+		ends |= split == n;
+		r->nloops = 0, r->turn = 0;
+		r->wait = NULL;
 		r->f = (Frame){0};
+		if (!update) eval_forget(r);
 		arena_reset(r->body);
 		arena_reset(r->op);
 	}
-	return eval_ranks(e);
+	return eval_ranks(e) && (!ends || eval_left(e));
 }
 
 bool
@@ -432,7 +466,7 @@ eval_body(const Module *m, const Body *b, const EvalOptions *o, const double *co
 	e->ranks = NEW_N(e->arena, Rank, ranks);
 	e->nranks = ranks;
 	for (uint32_t i = 0; ok && i < ranks; i++) {
-		e->ranks[i].ranks = ranks;
+		e->ranks[i].ranks = ranks, e->ranks[i].slots = 1;
 		ok = eval_add_rank(e, &e->ranks[i], i, b->scratch_bytes);
 	}
 	for (uint32_t mb = 0; ok && mb < nmb; mb++)

@@ -3,7 +3,10 @@
  *
  *   eval.c         the interface: state, values in and out, a step, an update, one body
  *   eval_place.c   ranks and their memory: where parameters, frames and cotangents are kept
- *   eval_run.c     ranks at work: the action table, bodies op by op, virtual scheduling, collectives
+ *   eval_program.c what ranks do: action tables spelled out, and programs for levels that have none
+ *   eval_run.c     ranks at work: the action table, bodies op by op, virtual scheduling
+ *   eval_comm.c    communication begun and not complete: who meets whom, in which order
+ *   eval_move.c    what it moves: boxes of an exchange, ranges of a flat
  *   eval_ops.c     kernels: elementwise, re-indexing, communication; the table of all
  *   eval_sum.c     kernels: reductions, contractions, statistics, attention, optimizer
  *
@@ -25,6 +28,7 @@ typedef struct Tensor {
 	int64_t start[MAX_AXES],
 	    end[MAX_AXES];      /* global positions [start, end) along each axis */
 	int64_t full[MAX_AXES]; /* global extents */
+	int64_t lo, hi;         /* ZeRO: of the n elements only [lo, hi) are there; else 0, n */
 	double *x;              /* NULL: nowhere yet, or not wanted */
 } Tensor;
 
@@ -108,6 +112,8 @@ typedef struct Place {
 	const Type
 	    *type; /* how it is laid out; NULL: there is no such thing, it reads as zeros */
 	const Mesh *mesh;
+	bool ranged; /* ZeRO: of its elements only [lo, hi) are kept */
+	int64_t lo, hi;
 } Place;
 
 /* A value while its body runs. */
@@ -139,27 +145,76 @@ typedef struct Loop {
 	ActKind kind;
 } Loop;
 
+/* ---- communication ---- */
+
+/* One end of a message of an exchange. */
+typedef struct Message {
+	Piece piece;
+	bool sending, done;
+} Message;
+
+/* A collective, or one rank's messages of an exchange. */
+typedef struct Part {
+	Prim prim;
+	uint32_t *group, ngroup; /* collectives: the ranks, ascending */
+	Message *msg;            /* exchange */
+	uint32_t nmsg;
+	bool done;
+} Part;
+
+/* ORDER Meeting: what began it. */
+typedef enum Meeting { MEET_action, MEET_op, MEET_norm } Meeting;
+
+/* What one rank has begun: parts that are done one after the other. */
+typedef struct Request {
+	Arena *arena;
+	Meeting what;
+	CommKind comm; /* MEET_action: of an instance or a parameter */
+	uint32_t i;
+	const Body *b; /* MEET_op */
+	uint32_t inst, op;
+	uint32_t mb, slot;
+	bool early,
+	    complete; /* early: it moves as soon as it can, else as late as it can (adversarial) */
+	uint32_t at, nparts; /* the part it is at */
+	Part part[MAX_PRIMS];
+	Place from, to,
+	    owner; /* exchange: read from, written to; `to` is then added to, or stored in, `owner` */
+	bool sends, receives; /* exchange: on which side this rank is */
+	int64_t shift;        /* of an edited program: bytes `to` is off */
+} Request;
+
 /* One virtual rank. */
 typedef struct Rank {
 	uint32_t id, first, ranks; /* number; its stage's ranks */
-	const Action *acts;        /* its program */
+	uint32_t stage, slots;
+	const Memory *mem;  /* level mem */
+	const Action *acts; /* its program */
+	const Step *steps;  /* or this, an edited one */
 	uint32_t pc, end;
 	Loop loops[MAX_LOOPS];
-	uint32_t nloops, mb;
+	uint32_t nloops, turn, mb, slot; /* mb and slot: of the action, turn + its offset */
 	Frame f;
-	bool waiting;     /* in front of the collective f.op */
+	Request **begun; /* in the order they were begun, until they are waited for */
+	uint32_t nbegun, cbegun;
+	Request *wait;    /* it stands still until this is complete */
 	Arena *body, *op; /* memory for as long as a body, an op (level mem: a kernel) runs */
 	unsigned char *bytes;    /* level mem: the arena, of `nbytes` of the plan's bytes */
 	int64_t nbytes, scratch; /* where scratch begins */
-	Place *state[SEC_COUNT]; /* [nparams] */
+	Place *state[SEC_COUNT]; /* [nparams] what it owns: ranged where ZeRO splits it */
+	Place *weight;           /* [nparams] what F, B and W read */
+	Place *grad;             /* [nparams] where dw is added up */
+	bool *grad_made;         /* [nparams] ZeRO 2, 3: this microbatch has given something */
 	Place *consts;           /* [nconsts] */
 	Place *inputs;           /* [slots * ninputs] */
 	Place *results;          /* [slots * nres] */
 	Place *saved;            /* [slots * nsave] */
 	bool *cot_made;          /* [slots * nres] */
-	Place *cots;             /* [nres] */
-	Place *carry;            /* [ncarry] */
-	double *report;          /* [nreports] */
+	uint32_t *
+	    came; /* [slots * ninsts] of a reshard: 1 + the microbatch whose result came before the inputs */
+	Place *cots;    /* [nres] */
+	Place *carry;   /* [ncarry] */
+	double *report; /* [nreports] */
 	double sumsq;
 } Rank;
 
@@ -172,10 +227,13 @@ struct Eval {
 	bool placed;   /* level mem: values live at their offsets */
 	int64_t unit;  /* bytes of the interpreter's arena for one of the plan's */
 	int64_t cells; /* doubles in use, against a limit */
-	uint32_t nranks, slots, nmb;
+	uint32_t nranks, nmb;
 	Rank *ranks;
-	Action *own; /* the program of levels that have none */
-	uint32_t nown, cown;
+	bool staged; /* the plan says which instance is on which ranks */
+	CommTable comms;
+	Flat *flats;  /* [ninsts]; staged */
+	Action **own; /* [nstages] programs of levels that have none */
+	uint32_t *nown;
 	uint32_t *res0, *save0, *carry0; /* [ninsts] first result, save, carry of an instance */
 	uint32_t nres, nsave, ncarry;
 	double **input; /* [ninputs] global contents; NULL: not given yet */
@@ -187,6 +245,7 @@ struct Eval {
 	double scalars[4]; /* of U: learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t */
 	double norm;
 	uint64_t choices; /* made by the adversarial scheduler */
+	bool moved; /* something was begun or completed: a transfer may have become possible */
 };
 
 /* eval_place.c */
@@ -195,8 +254,10 @@ void eval_reset(Eval *e); /* the start of a step: gradients, reports, sums */
 double *eval_doubles(Eval *e, Arena *a,
 		     int64_t n); /* zeros; NULL after a diagnostic if that is too much */
 bool eval_add_rank(Eval *e, Rank *r, uint32_t id, int64_t arena_bytes);
+/* Is the instance one of the stage of r? */
+bool eval_has(const Eval *e, const Rank *r, uint32_t inst);
 /* What port p of a body of instance `inst` is bound to. */
-Place eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p);
+Place eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, BodyKind bk, const Port *p);
 void eval_coords(const Rank *r, const Mesh *mesh, uint32_t mb, uint32_t *coord);
 /* Contents of type t at a place: the doubles themselves, or decoded into `a`. False after a diagnostic. */
 bool eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a);
@@ -206,8 +267,42 @@ bool eval_counts(const Mesh *mesh, const uint32_t *coord, const Type *t);
 /* The place of a result's cotangent, made: 1 for the loss, else 0, unless a contribution has come. */
 bool eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t slot);
 
+/* NaN in `bytes` of the plan's bytes. */
+void eval_poison(const Eval *e, Rank *r, int64_t at, int64_t bytes);
+
+/* eval_program.c */
+void eval_own(Eval *e); /* programs for levels that have none */
+
 /* eval_run.c */
 bool eval_ranks(Eval *e); /* all ranks to the end of their programs */
 bool eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool global);
+/* Adds t to what is at p. */
+bool eval_add_to(Eval *e, Rank *r, const Place *p, const Tensor *t);
+/* A contribution to the cotangent of a result, or to the gradient of a parameter: stored or added. */
+bool eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t slot, const Place *to, const Tensor *t);
+bool eval_give_grad(Eval *e, Rank *r, uint32_t param, const Tensor *t);
+/* The collective a rank's body stands in front of, for all ranks of the group: all have come. */
+bool eval_collective(Eval *e, const uint32_t *group, uint32_t n);
+
+/* eval_comm.c */
+bool eval_start(Eval *e, Rank *r, CommKind comm, uint32_t i, const Step *edit);
+bool eval_wait(Eval *e, Rank *r, CommKind comm,
+	       uint32_t i);                     /* r stands still until it is complete */
+bool eval_meet(Eval *e, Rank *r, Meeting what); /* a body's collective; the norm */
+bool eval_passed(Eval *e, Rank *r);             /* what r waited for is complete: r goes on */
+/* Lets one transfer happen that can, only of early ones if asked; false with *ok true if there is none. */
+bool eval_transfer(Eval *e, bool early, bool *ok);
+void eval_forget(Rank *r);                /* all it has begun */
+bool eval_left(const Eval *e);            /* nothing begun is left; false after a diagnostic */
+bool eval_deadlock(const Eval *e);        /* says who waits for whom; false */
+uint32_t eval_draw(Eval *e, uint64_t of); /* a choice of the adversarial scheduler */
+
+/* eval_move.c */
+bool eval_reduce(Eval *e, Request **q, const uint32_t *group,
+		 uint32_t n); /* all_reduce, reduce_scatter */
+bool eval_gather_flat(Eval *e, Request **q, const uint32_t *group, uint32_t n); /* all_gather */
+bool eval_send(Eval *e, Rank *from, Request *fq, const Message *out, Rank *to, Request *tq);
+bool eval_expect(Eval *e, Rank *r, Request *q,
+		 const Prim *p); /* NaN where messages will come, zeros elsewhere */
 
 #endif

@@ -56,6 +56,7 @@ eval_tensor(const Module *m, const Mesh *mesh, const uint32_t *coord, const Type
 		x.stride[k] = x.n;
 		x.n *= block;
 	}
+	x.hi = x.n;
 	return x;
 }
 
@@ -618,7 +619,7 @@ eval_scatter_add(Call *c)
 /* ---- communication ---- */
 
 /* Every collective is this: a rank holds part of the logical result, and takes it from those who have it. Where a sum
- * is pending all that overlaps is added, in the order of ranks; elsewhere it is copied. */
+ * is pending all that overlaps is added, in the order of ranks; elsewhere it is copied. Padding is left zero. */
 static void
 collect(Call *c, bool add)
 {
@@ -632,10 +633,24 @@ collect(Call *c, bool add)
 		eval_fail(c, "the group does not hold what this rank is to have");
 }
 
+/* NaN wins. */
+static void
+greatest(Call *c)
+{
+	for (uint32_t p = 0; p < c->npeer; p++)
+		for (int64_t i = 0; i < c->out[0].n; i++) {
+			double *y = &c->out[0].x[i], x = c->peer[p].x[i];
+			if (p == 0 || x > *y || isnan(x)) *y = x;
+		}
+}
+
 void
 eval_all_reduce(Call *c)
 {
-	collect(c, true);
+	if (attr_int_or(c->op, AK_max, 0))
+		greatest(c);
+	else
+		collect(c, true);
 }
 
 void

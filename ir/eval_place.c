@@ -51,7 +51,7 @@ eval_counts(const Mesh *mesh, const uint32_t *coord, const Type *t)
 		for (int s = 0; s < t->ax[k].nshard; s++)
 			split[t->ax[k].shard[s]] = true;
 	for (int a = 0; mesh && a < mesh->n; a++)
-		if (coord[a] && !split[a] && !(t->partial >> a & 1)) return false;
+		if (coord[a] && !split[a] && !((t->partial | t->flat) >> a & 1)) return false;
 	return true;
 }
 
@@ -98,12 +98,21 @@ encode(DType dt, unsigned char *p, int64_t width, double x)
 static bool
 inside(Eval *e, const Rank *r, int64_t at, const Tensor *t)
 {
-	int64_t bytes = t->n * dtype_bytes(t->t.dt);
+	int64_t width = dtype_bytes(t->t.dt), from = at + t->lo * width,
+		to = at + t->hi * width;
 
-	if (at >= 0 && bytes <= r->nbytes && at <= r->nbytes - bytes) return true;
+	if (t->hi <= t->lo || (from >= 0 && to <= r->nbytes)) return true;
 	diag_error(e->diag, (Loc){0}, "%lld bytes at %lld of an arena of %lld",
-		   (long long)bytes, (long long)at, (long long)r->nbytes);
+		   (long long)(to - from), (long long)from, (long long)r->nbytes);
 	return false;
+}
+
+void
+eval_poison(const Eval *e, Rank *r, int64_t at, int64_t bytes)
+{
+	if (!e->placed || at < 0 || bytes <= 0 || bytes > r->nbytes || at > r->nbytes - bytes)
+		return;
+	memset(r->bytes + at * e->unit, 0xFF, (size_t)(bytes * e->unit));
 }
 
 /* Whether t is laid out like s, with the same part of the logical tensor. */
@@ -137,11 +146,12 @@ eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a)
 	uint32_t coord[MAX_MESH];
 
 	if (!p->type) return t->x = NEW_N(a, double, t->n + 1), true;
+	if (p->ranged) t->lo = p->lo, t->hi = p->hi;
 	if (!p->x) {
 		int64_t width = dtype_bytes(t->t.dt) * e->unit;
 		if (!inside(e, r, p->at, t)) return false;
 		t->x = NEW_N(a, double, t->n + 1);
-		for (int64_t i = 0; i < t->n; i++)
+		for (int64_t i = t->lo; i < t->hi; i++)
 			t->x[i] =
 			    decode(t->t.dt, r->bytes + p->at * e->unit + i * width, width);
 		return true;
@@ -149,28 +159,36 @@ eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a)
 	eval_coords(r, p->mesh, r->f.mb, coord);
 	Tensor s = eval_tensor(e->m, p->mesh, coord, p->type);
 	s.x = p->x;
-	if (same_part(t, &s)) return t->x = p->x, true;
+	if (same_part(t, &s) && !p->ranged) return t->x = p->x, true;
 	t->x = NEW_N(a, double, t->n + 1);
-	return eval_overlap(t, &s, false) == eval_valid(t) || misfit(e, &s, t);
+	if (!p->ranged) return eval_overlap(t, &s, false) == eval_valid(t) || misfit(e, &s, t);
+	for (int64_t i = p->lo; i < p->hi; i++)
+		t->x[i] = s.x[i];
+	return same_part(t, &s) || misfit(e, &s, t);
 }
 
 bool
 eval_store(Eval *e, const Rank *r, const Place *p, const Tensor *t)
 {
 	uint32_t coord[MAX_MESH];
+	Tensor part = *t;
 
 	if (!p->type) return true;
+	if (p->ranged) part.lo = p->lo, part.hi = p->hi;
 	if (!p->x) {
 		int64_t width = dtype_bytes(t->t.dt) * e->unit;
-		if (!inside(e, r, p->at, t)) return false;
-		for (int64_t i = 0; i < t->n; i++)
+		if (!inside(e, r, p->at, &part)) return false;
+		for (int64_t i = part.lo; i < part.hi; i++)
 			encode(t->t.dt, r->bytes + p->at * e->unit + i * width, width, t->x[i]);
 		return true;
 	}
 	eval_coords(r, p->mesh, r->f.mb, coord);
 	Tensor s = eval_tensor(e->m, p->mesh, coord, p->type);
 	s.x = p->x;
-	return eval_overlap(&s, t, false) == eval_valid(t) || misfit(e, &s, t);
+	if (!p->ranged) return eval_overlap(&s, t, false) == eval_valid(t) || misfit(e, &s, t);
+	for (int64_t i = p->lo; i < p->hi; i++)
+		s.x[i] = t->x[i];
+	return same_part(t, &s) || misfit(e, &s, t);
 }
 
 /* ---- ports ---- */
@@ -203,14 +221,13 @@ ref_place(const Eval *e, const Rank *r, Ref ref, uint32_t slot)
 	return (Place){0};
 }
 
+/* What an update reads and writes: of a parameter that another instance owns it reads zeros, and its writes are dropped. */
 static Place
-param_place(const Eval *e, const Rank *r, uint32_t inst, const Port *p, Section s, bool owner)
+owned_place(const Eval *e, const Rank *r, uint32_t inst, const Port *p, Section s)
 {
 	uint32_t k = e->m->insts[inst].params[p->slot];
 
-	if (owner && e->m->params[k].owner != inst)
-		return (Place){0}; /* reads as zeros; writes are dropped */
-	return r->state[s][k];
+	return e->m->params[k].owner == inst ? r->state[s][k] : (Place){0};
 }
 
 /* What B hands to W: in a buffer of its own, or (level mem) over what F saved in slot -1 - carry_at. */
@@ -227,7 +244,7 @@ carry_place(const Eval *e, const Rank *r, uint32_t inst, uint32_t slot, uint16_t
 }
 
 Place
-eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
+eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, BodyKind bk, const Port *p)
 {
 	static const Type scalar = {.dt = DT_f64};
 	const Instance *n = &e->m->insts[inst];
@@ -235,27 +252,29 @@ eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, const Port *p)
 
 	switch (p->kind) {
 	case PORT_arg: return ref_place(e, r, n->args[p->slot], slot);
-	case PORT_weight: return param_place(e, r, inst, p, SEC_param, false);
+	case PORT_weight:
+		return bk == BK_U ? r->state[SEC_param][n->params[p->slot]]
+				  : r->weight[n->params[p->slot]];
 	case PORT_const: return r->consts[p->slot];
 	case PORT_saved:
 	case PORT_save: return r->saved[slot * e->nsave + e->save0[inst] + p->slot];
 	case PORT_cot: return r->cots[e->res0[inst] + p->slot];
 	case PORT_carry:
 	case PORT_carry_out: return carry_place(e, r, inst, slot, p->slot);
-	case PORT_grad: return param_place(e, r, inst, p, SEC_grad, true);
-	case PORT_m: return param_place(e, r, inst, p, SEC_m, false);
-	case PORT_v: return param_place(e, r, inst, p, SEC_v, false);
+	case PORT_grad: return owned_place(e, r, inst, p, SEC_grad);
+	case PORT_m: return r->state[SEC_m][n->params[p->slot]];
+	case PORT_v: return r->state[SEC_v][n->params[p->slot]];
 	case PORT_scalar: return (Place){.x = &e->scalars[p->slot & 3], .type = &scalar};
 	case PORT_out: return r->results[slot * e->nres + e->res0[inst] + p->slot];
 	case PORT_dx:
 		ref = n->args[p->slot];
 		return ref.kind == REF_result ? r->cots[e->res0[ref.i] + ref.result]
 					      : (Place){0};
-	case PORT_dw: return param_place(e, r, inst, p, SEC_grad, false);
+	case PORT_dw: return r->grad[n->params[p->slot]];
 	case PORT_norm: return (Place){.x = &r->sumsq, .type = &scalar};
-	case PORT_w_out: return param_place(e, r, inst, p, SEC_param, true);
-	case PORT_m_out: return param_place(e, r, inst, p, SEC_m, true);
-	case PORT_v_out: return param_place(e, r, inst, p, SEC_v, true);
+	case PORT_w_out: return owned_place(e, r, inst, p, SEC_param);
+	case PORT_m_out: return owned_place(e, r, inst, p, SEC_m);
+	case PORT_v_out: return owned_place(e, r, inst, p, SEC_v);
 	case PORT_logits:
 		return (Place){.x = e->logits.x, .type = e->logits.x ? &e->logits_type : NULL};
 	case PORT_COUNT: break;
@@ -281,88 +300,170 @@ place_new(Eval *e, Place *p, const Type *t, const Mesh *mesh, int64_t at)
 	return p->x != NULL;
 }
 
-/* The gradient of a parameter is pending over what the bodies that make it say. */
-static const Type *
-grad_type(Eval *e, uint32_t param)
+bool
+eval_has(const Eval *e, const Rank *r, uint32_t inst)
 {
-	const Module *m = e->m;
-	Type *t = arena_dup(e->arena, &m->params[param].type, sizeof *t);
+	const Stage *s = e->staged ? &e->m->plan.stages[r->stage] : NULL;
 
+	return inst < e->m->ninsts && (!s || (inst >= s->first && inst - s->first < s->count));
+}
+
+/* Is there a gradient of this parameter: does some W add to it, or a copy of it give one back? */
+static bool
+has_grad(const Module *m, uint32_t param)
+{
+	if (m->level < LV_spmd || m->params[param].trained) return true;
 	for (uint32_t i = 0; i < m->ninsts; i++) {
 		const LayerType *l = &m->types[m->insts[i].type];
-		for (uint32_t k = 0; k < l->nweights && l->body[BK_W]; k++) {
-			const Body *w = &m->bodies[l->body[BK_W]];
-			const Port *dw = m->insts[i].params[k] == param
-					     ? ir_find_port(w, PORT_dw, (uint16_t)k)
-					     : NULL;
-			if (dw) t->partial |= val_type(w, dw->v)->partial & ~1u;
-		}
+		for (uint32_t k = 0; k < l->nweights && l->body[BK_W]; k++)
+			if (m->insts[i].params[k] == param &&
+			    ir_find_port(&m->bodies[l->body[BK_W]], PORT_dw, (uint16_t)k))
+				return true;
 	}
-	return t;
+	return false;
+}
+
+/* Where parameter `param` is in the flat of its owner. */
+typedef struct InFlat {
+	const Flat *flat;       /* NULL: in none */
+	int64_t at, begin, end; /* bytes of the flat: its first, and this rank's range */
+} InFlat;
+
+static InFlat
+in_flat(const Eval *e, const Rank *r, uint32_t param)
+{
+	const Param *p = &e->m->params[param];
+	const Flat *f = e->staged ? &e->flats[p->owner] : NULL;
+	uint32_t coord[MAX_MESH], c;
+
+	for (uint32_t i = 0; f && i < f->n; i++) {
+		if (f->param[i] != param) continue;
+		eval_coords(r, ir_param_mesh(e->m, param), 0, coord);
+		c = ir_group_index(ir_param_mesh(e->m, param), f->dp_mask, coord);
+		return (InFlat){f, f->at[i], f->bytes / f->dp * c, f->bytes / f->dp * (c + 1)};
+	}
+	return (InFlat){0};
+}
+
+/* The elements of a parameter that lie in this rank's range. */
+static void
+set_range(const Eval *e, const InFlat *f, Place *p)
+{
+	int64_t n = type_count(e->m, p->mesh, p->type), width = dtype_bytes(p->type->dt);
+
+	p->ranged = true;
+	p->lo = (f->begin - f->at) / width, p->hi = (f->end - f->at) / width;
+	p->lo = p->lo < 0 ? 0 : p->lo > n ? n : p->lo;
+	p->hi = p->hi < p->lo ? p->lo : p->hi > n ? n : p->hi;
+}
+
+/* Level mem: where a parameter's section begins for it; of one that keeps a range, as if all of the flat were there. */
+static int64_t
+state_at(const Eval *e, const Rank *r, uint32_t param, Section s, const InFlat *f)
+{
+	const Memory *mem = r->mem;
+	uint32_t owner = e->m->params[param].owner;
+
+	if (!mem) return -1;
+	if (!f->flat || !mem->in_flat || !mem->in_flat[param])
+		return mem->sec[s] + mem->param_at[param];
+	return mem->sec[s] + mem->flat_at[s][owner] + mem->param_at[param] -
+	       (ir_flat_split(f->flat->zero, s) ? f->begin : 0);
+}
+
+/* Parameter, gradient and moments of one parameter, and the buffers ZeRO 2 and 3 work in. */
+static bool
+place_param(Eval *e, Rank *r, uint32_t param, bool train)
+{
+	const Module *m = e->m;
+	const Param *p = &m->params[param];
+	const Mesh *mesh = p->owner < m->ninsts ? ir_param_mesh(m, param) : NULL;
+	InFlat f = in_flat(e, r, param);
+	int zero = f.flat ? f.flat->zero : 0;
+	uint32_t odd = p->owner % 2;
+
+	for (int s = 0; s < SEC_COUNT; s++) {
+		Place *at = &r->state[s][param];
+		if (s != SEC_param && (!train || !has_grad(m, param))) continue;
+		if (s > SEC_grad && p->borrows) continue;
+		if (e->placed && r->mem->sec[s] < 0) continue;
+		if (!place_new(e, at, &p->type, mesh, state_at(e, r, param, (Section)s, &f)))
+			return false;
+		if (s == SEC_param) r->weight[param] = *at;
+		if (s == SEC_grad) r->grad[param] = *at;
+		if (zero) set_range(e, &f, at);
+	}
+	if (zero == 3 &&
+	    !place_new(e, &r->weight[param], &p->type, mesh,
+		       r->mem ? r->mem->gather + odd * r->mem->gather_bytes + f.at : -1))
+		return false;
+	return zero < 2 || !train ||
+	       place_new(e, &r->grad[param], &p->type, mesh,
+			 r->mem ? r->mem->dwork + odd * r->mem->dwork_bytes + f.at : -1);
 }
 
 static bool
 place_state(Eval *e, Rank *r)
 {
 	const Module *m = e->m;
-	static const int64_t none[SEC_COUNT];
-	const int64_t *begin = e->placed ? m->mem[0].sec : none;
+	bool train = m->level > LV_graph && !m->plan.forward_only;
 
-	for (int s = 0; s < SEC_COUNT; s++) {
+	for (int s = 0; s < SEC_COUNT; s++)
 		r->state[s] = NEW_N(e->arena, Place, m->nparams);
-		if (e->placed && begin[s] < 0) continue;
-		if (s != SEC_param && (m->level == LV_graph || m->plan.forward_only)) continue;
-		for (uint32_t i = 0; i < m->nparams; i++) {
-			const Type *t = s == SEC_grad ? grad_type(e, i) : &m->params[i].type;
-			const Mesh *mesh = m->params[i].owner < m->ninsts
-					       ? ir_mesh(m, forward_of(m, m->params[i].owner))
-					       : NULL;
-			int64_t at = e->placed ? begin[s] + m->mem[0].param_at[i] : -1;
-			if (!place_new(e, &r->state[s][i], t, mesh, at)) return false;
-		}
-	}
+	r->weight = NEW_N(e->arena, Place, m->nparams);
+	r->grad = NEW_N(e->arena, Place, m->nparams);
+	r->grad_made = NEW_N(e->arena, bool, m->nparams);
+	for (uint32_t i = 0; i < m->nparams; i++)
+		if ((!e->staged || eval_has(e, r, m->params[i].owner)) &&
+		    !place_param(e, r, i, train))
+			return false;
 	r->consts = NEW_N(e->arena, Place, m->nconsts);
 	for (uint32_t i = 0; i < m->nconsts; i++) {
 		const Mesh *mesh = m->const_body ? ir_mesh(m, &m->bodies[m->const_body]) : NULL;
+		if (e->placed && r->mem->const_at[i] < 0) continue;
 		if (!place_new(e, &r->consts[i], &m->consts[i], mesh,
-			       e->placed ? m->mem[0].consts + m->mem[0].const_at[i] : -1))
+			       e->placed ? r->mem->consts + r->mem->const_at[i] : -1))
 			return false;
 	}
 	return true;
 }
 
-/* An input is kept as its first reader wants it: one microbatch of it. */
-static void
-input_type(const Module *m, uint32_t input, const Type **t, const Mesh **mesh)
+/* An input is kept as its first reader in the stage wants it: one microbatch of it. False: nobody reads it. */
+static bool
+input_type(const Eval *e, const Rank *r, uint32_t input, const Type **t, const Mesh **mesh)
 {
+	const Module *m = e->m;
+
 	*t = &m->inputs[input].type, *mesh = NULL;
 	for (uint32_t i = 0; i < m->ninsts; i++)
 		for (uint16_t a = 0; a < m->types[m->insts[i].type].nargs; a++) {
 			Ref ref = m->insts[i].args[a];
 			const Body *f = forward_of(m, i);
 			const Port *p = ir_find_port(f, PORT_arg, a);
-			if (ref.kind != REF_input || ref.i != input || !p) continue;
+			if (ref.kind != REF_input || ref.i != input || !p || !eval_has(e, r, i))
+				continue;
 			*t = val_type(f, p->v), *mesh = ir_mesh(m, f);
-			return;
+			return true;
 		}
+	return !e->staged;
 }
 
 /* Where a result lies in its slot: an argument handed on has no place of its own (out_at -1). */
 static int64_t
-result_at(const Module *m, uint32_t inst, uint16_t result)
+result_at(const Module *m, const Memory *mem, uint32_t inst, uint16_t result)
 {
 	for (uint32_t hops = 0; hops <= m->ninsts; hops++) {
 		const LayerType *l = &m->types[m->insts[inst].type];
 		const Body *f = forward_of(m, inst);
 		const Port *out = ir_find_port(f, PORT_out, result), *from = NULL;
-		if (l->out_at[result] >= 0) return m->mem[0].slot_at[inst] + l->out_at[result];
+		if (l->out_at[result] >= 0) return mem->slot_at[inst] + l->out_at[result];
 		for (uint32_t i = 0; out && i < f->nports; i++)
 			if (f->ports[i].kind == PORT_arg && f->ports[i].v.i == out->v.i)
 				from = &f->ports[i];
 		if (!from) return -1;
 		Ref ref = m->insts[inst].args[from->slot];
 		if (ref.kind != REF_result)
-			return ref.kind == REF_input ? m->mem[0].input_at[ref.i] : -1;
+			return ref.kind == REF_input ? mem->input_at[ref.i] : -1;
 		inst = ref.i, result = ref.result;
 	}
 	return -1;
@@ -373,29 +474,30 @@ static bool
 place_slot(Eval *e, Rank *r, uint32_t slot)
 {
 	const Module *m = e->m;
-	int64_t begin = e->placed ? m->mem[0].slots + slot * m->mem[0].slot_bytes : 0;
+	int64_t begin = e->placed ? r->mem->slots + slot * r->mem->slot_bytes : 0;
 
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Type *t;
 		const Mesh *mesh;
-		input_type(m, i, &t, &mesh);
-		int64_t at = e->placed ? begin + m->mem[0].input_at[i] : -1;
+		if (!input_type(e, r, i, &t, &mesh)) continue;
+		int64_t at = e->placed ? begin + r->mem->input_at[i] : -1;
 		if (!place_new(e, &r->inputs[slot * m->ninputs + i], t, mesh, at)) return false;
 	}
 	for (uint32_t i = 0; i < m->ninsts; i++) {
 		const LayerType *l = &m->types[m->insts[i].type];
 		const Body *f = forward_of(m, i);
+		if (!eval_has(e, r, i)) continue;
 		for (uint16_t k = 0; k < l->nouts; k++) {
 			const Port *out = ir_find_port(f, PORT_out, k);
 			Place *p = &r->results[slot * e->nres + e->res0[i] + k];
 			if (!out) continue;
-			int64_t at = e->placed ? begin + result_at(m, i, k) : -1;
+			int64_t at = e->placed ? begin + result_at(m, r->mem, i, k) : -1;
 			if (!place_new(e, p, val_type(f, out->v), ir_mesh(m, f), at))
 				return false;
 		}
 		for (uint32_t k = 0; k < l->nsaved; k++) {
 			int64_t at =
-			    e->placed ? begin + m->mem[0].slot_at[i] + l->saved_at[k] : -1;
+			    e->placed ? begin + r->mem->slot_at[i] + l->saved_at[k] : -1;
 			if (!place_new(e, &r->saved[slot * e->nsave + e->save0[i] + k],
 				       &l->saved[k], ir_mesh(m, f), at))
 				return false;
@@ -412,20 +514,21 @@ place_backward(Eval *e, Rank *r)
 	for (uint32_t i = 0; i < m->ninsts; i++) {
 		const LayerType *l = &m->types[m->insts[i].type];
 		const Body *f = forward_of(m, i);
+		if (!eval_has(e, r, i)) continue;
 		for (uint16_t k = 0; k < l->nouts; k++) {
 			const Port *out = ir_find_port(f, PORT_out, k);
 			int64_t at = -1;
 			if (!out || !dtype_float(val_type(f, out->v)->dt)) continue;
 			if (e->placed) {
-				const Cot *cot = &m->mem[0].cot[m->mem[0].cot_of[i] + k];
-				at = m->mem[0].cots + cot->at + (i % 2 ? cot->alt : 0);
+				const Cot *cot = &r->mem->cot[r->mem->cot_of[i] + k];
+				at = r->mem->cots + cot->at + (i % 2 ? cot->alt : 0);
 			}
 			if (!place_new(e, &r->cots[e->res0[i] + k], val_type(f, out->v),
 				       ir_mesh(m, f), at))
 				return false;
 		}
 		for (uint32_t k = 0; k < l->ncarry; k++) {
-			int64_t at = e->placed ? m->mem[0].carry + l->carry_at[k] : -1;
+			int64_t at = e->placed ? r->mem->carry + l->carry_at[k] : -1;
 			if (!place_new(e, &r->carry[e->carry0[i] + k], &l->carry[k],
 				       ir_mesh(m, f), at))
 				return false;
@@ -445,70 +548,54 @@ eval_add_rank(Eval *e, Rank *r, uint32_t id, int64_t arena_bytes)
 	return r->bytes != NULL;
 }
 
+/* The program of a rank, and how many slots it needs. */
+static void
+set_program(Eval *e, Rank *r)
+{
+	const Module *m = e->m;
+	const Stage *s = e->staged ? &m->plan.stages[r->stage] : NULL;
+
+	r->slots = 1;
+	if (m->level >= LV_sched && s) {
+		r->acts = m->actions + s->action, r->end = s->nactions;
+		if (s->slots) r->slots = s->slots;
+	} else {
+		r->acts = e->own[r->stage], r->end = e->nown[r->stage];
+		if (e->staged && m->plan.nstages > 1) r->slots = e->nmb;
+	}
+	if (e->o.program) {
+		r->steps = e->o.program[r->id].s;
+		r->end = e->o.program[r->id].n;
+	}
+}
+
 static bool
 setup_rank(Eval *e, Rank *r, uint32_t id)
 {
 	const Module *m = e->m;
 	const Stage *s = NULL;
 
-	for (uint32_t k = 0; m->level >= LV_spmd && k < m->plan.nstages; k++)
+	for (uint32_t k = 0; e->staged && k < m->plan.nstages; k++)
 		if (id >= m->plan.stages[k].rank &&
 		    id < m->plan.stages[k].rank + m->plan.stages[k].ranks)
-			s = &m->plan.stages[k];
+			s = &m->plan.stages[k], r->stage = k;
 	r->first = s ? s->rank : 0, r->ranks = s ? s->ranks : e->nranks;
-	if (!eval_add_rank(e, r, id, e->placed ? m->mem[0].arena_bytes : 0)) return false;
-	r->scratch = e->placed ? m->mem[0].scratch : 0;
-	r->acts = e->own, r->end = e->nown;
-	if (m->level >= LV_sched && s) r->acts = m->actions + s->action, r->end = s->nactions;
-	r->inputs = NEW_N(e->arena, Place, e->slots * m->ninputs);
-	r->results = NEW_N(e->arena, Place, e->slots * e->nres);
-	r->saved = NEW_N(e->arena, Place, e->slots * e->nsave);
-	r->cot_made = NEW_N(e->arena, bool, e->slots * e->nres);
+	r->mem = e->placed ? &m->mem[r->stage] : NULL;
+	if (!eval_add_rank(e, r, id, e->placed ? r->mem->arena_bytes : 0)) return false;
+	r->scratch = e->placed ? r->mem->scratch : 0;
+	set_program(e, r);
+	r->inputs = NEW_N(e->arena, Place, r->slots * m->ninputs);
+	r->results = NEW_N(e->arena, Place, r->slots * e->nres);
+	r->saved = NEW_N(e->arena, Place, r->slots * e->nsave);
+	r->cot_made = NEW_N(e->arena, bool, r->slots * e->nres);
+	r->came = NEW_N(e->arena, uint32_t, r->slots * m->ninsts);
 	r->cots = NEW_N(e->arena, Place, e->nres);
 	r->carry = NEW_N(e->arena, Place, e->ncarry);
 	r->report = NEW_N(e->arena, double, m->nreports);
 	if (!place_state(e, r)) return false;
-	for (uint32_t k = 0; k < e->slots; k++)
+	for (uint32_t k = 0; k < r->slots; k++)
 		if (!place_slot(e, r, k)) return false;
 	return m->level == LV_graph || m->plan.forward_only || place_backward(e, r);
-}
-
-static void
-act(Eval *e, ActKind kind, BodyKind bk, uint32_t inst, uint32_t count)
-{
-	Action a = {.kind = kind, .bk = bk, .inst = inst, .count = count};
-
-	PUSH(e->arena, e->own, e->nown, e->cown, a);
-}
-
-static void
-act_all(Eval *e, BodyKind first, BodyKind last, bool reverse)
-{
-	const Module *m = e->m;
-
-	for (uint32_t k = 0; k < m->ninsts; k++)
-		for (int bk = (int)first; bk <= (int)last; bk++) {
-			uint32_t i = reverse ? m->ninsts - 1 - k : k;
-			if (m->types[m->insts[i].type].body[bk])
-				act(e, ACT_body, (BodyKind)bk, i, 0);
-		}
-}
-
-/* What a schedule would say if there were one. */
-static void
-own_program(Eval *e)
-{
-	bool train = e->m->level >= LV_train && !e->m->plan.forward_only;
-
-	act(e, ACT_mb, BK_F, 0, e->nmb);
-	act(e, ACT_input, BK_F, 0, 0);
-	act_all(e, BK_F, BK_F, false);
-	if (train) act_all(e, BK_B, BK_W, true);
-	act(e, ACT_end, BK_F, 0, 0);
-	if (!train) return;
-	act_all(e, BK_N, BK_N, false);
-	act(e, ACT_norm, BK_N, 0, 0);
-	act_all(e, BK_U, BK_U, false);
 }
 
 /* Sizes that a body's run would take, and meshes that do not cover a stage. */
@@ -534,11 +621,21 @@ check_bodies(Eval *e)
 		}
 		for (int a = 1; mesh && a < mesh->n; a++)
 			degree *= mesh->ax[a].degree;
-		if (degree == 1 || degree == (int64_t)e->nranks) continue;
-		diag_error(e->diag, (Loc){0},
-			   "body '%s' runs on a mesh of %lld ranks, but its stage has %u",
-			   name_str(m->names, b->name), (long long)degree, e->nranks);
-		return false;
+		for (uint32_t k = 0; degree > 1 && k < m->ninsts; k++) {
+			uint32_t stage = e->staged ? ir_stage_of(m, k) : 0,
+				 ranks = e->staged && stage < m->plan.nstages
+					     ? m->plan.stages[stage].ranks
+					     : e->nranks;
+			bool runs = false;
+			for (int bk = 0; bk < BK_COUNT; bk++)
+				runs |= m->types[m->insts[k].type].body[bk] == i;
+			if (!runs || degree == (int64_t)ranks) continue;
+			diag_error(
+			    e->diag, (Loc){0},
+			    "body '%s' runs on a mesh of %lld ranks, but its stage has %u",
+			    name_str(m->names, b->name), (long long)degree, ranks);
+			return false;
+		}
 	}
 	return true;
 }
@@ -565,15 +662,8 @@ eval_setup(Eval *e)
 
 	e->unit = arena_unit(m, e->wide);
 	if (e->nranks == 0) return true; /* one body: its caller brings the ranks */
-	if (planned && m->plan.nstages > 1) {
-		diag_error(e->diag, (Loc){0}, "the interpreter runs one stage; the plan has %u",
-			   m->plan.nstages);
-		return false;
-	}
+	e->staged = planned && m->plan.nstages > 0;
 	e->nmb = planned && m->plan.microbatches ? m->plan.microbatches : 1;
-	e->slots = m->level >= LV_sched && m->plan.nstages && m->plan.stages[0].slots
-		       ? m->plan.stages[0].slots
-		       : 1;
 	if (!check_bodies(e)) return false;
 	e->res0 = NEW_N(e->arena, uint32_t, m->ninsts);
 	e->save0 = NEW_N(e->arena, uint32_t, m->ninsts);
@@ -583,7 +673,11 @@ eval_setup(Eval *e)
 		e->res0[i] = e->nres, e->save0[i] = e->nsave, e->carry0[i] = e->ncarry;
 		e->nres += l->nouts, e->nsave += l->nsaved, e->ncarry += l->ncarry;
 	}
-	if (m->level < LV_sched) own_program(e);
+	if (e->staged) e->comms = ir_comms(m, e->arena);
+	e->flats = NEW_N(e->arena, Flat, m->ninsts);
+	for (uint32_t i = 0; e->staged && i < m->ninsts; i++)
+		e->flats[i] = ir_flat(m, e->arena, i);
+	if (m->level < LV_sched || !e->staged) eval_own(e);
 	e->ranks = NEW_N(e->arena, Rank, e->nranks);
 	for (uint32_t i = 0; i < e->nranks; i++)
 		if (!setup_rank(e, &e->ranks[i], i)) return false;
@@ -591,6 +685,23 @@ eval_setup(Eval *e)
 }
 
 /* ---- a step ---- */
+
+static void
+zero_place(const Eval *e, Rank *r, const Place *p)
+{
+	int64_t n, width;
+
+	if (!p->type) return;
+	n = type_count(e->m, p->mesh, p->type), width = dtype_bytes(p->type->dt);
+	if (p->x) {
+		memset(p->x, 0, (size_t)n * sizeof *p->x);
+		return;
+	}
+	int64_t from = p->at + (p->ranged ? p->lo : 0) * width,
+		to = p->at + (p->ranged ? p->hi : n) * width;
+	if (from >= 0 && to > from && to <= r->nbytes)
+		memset(r->bytes + from * e->unit, 0, (size_t)((to - from) * e->unit));
+}
 
 void
 eval_reset(Eval *e)
@@ -602,16 +713,12 @@ eval_reset(Eval *e)
 		r->sumsq = 0;
 		r->f = (Frame){0};
 		memset(r->report, 0, m->nreports * sizeof *r->report);
+		memset(r->grad_made, 0, m->nparams * sizeof *r->grad_made);
+		memset(r->cot_made, 0, r->slots * e->nres * sizeof *r->cot_made);
+		memset(r->came, 0, r->slots * m->ninsts * sizeof *r->came);
 		for (uint32_t k = 0; k < m->nparams; k++) {
-			const Place *p = &r->state[SEC_grad][k];
-			if (!p->type) continue;
-			int64_t bytes = type_bytes(m, p->mesh, p->type);
-			if (p->x)
-				memset(p->x, 0,
-				       (size_t)type_count(m, p->mesh, p->type) * sizeof *p->x);
-			else if (p->at >= 0 && bytes <= r->nbytes && p->at <= r->nbytes - bytes)
-				memset(r->bytes + p->at * e->unit, 0,
-				       (size_t)(bytes * e->unit));
+			zero_place(e, r, &r->grad[k]);
+			zero_place(e, r, &r->state[SEC_grad][k]);
 		}
 	}
 	if (e->logits.x) memset(e->logits.x, 0, (size_t)e->logits.n * sizeof *e->logits.x);

@@ -1,9 +1,9 @@
 /*
- * eval_run.c - virtual ranks at work: action tables, bodies op by op, collectives.
+ * eval_run.c - virtual ranks at work: action tables, bodies op by op, and which rank takes the next step.
  *
- * Input: ranks with programs and places. Output: their states after the programs. A rank runs until it stands in front of
- * a collective; the collective happens when its whole group stands there with the same one, else nobody moves on and
- * that is reported. Nothing a rank computes depends on when the others run, which the adversarial order tries to refute.
+ * Input: ranks with programs and places. Output: their states after the programs. A rank runs until it waits for a
+ * communication that is not complete (eval_comm.c); where nobody can move on and nothing can be moved, that is reported.
+ * Nothing a rank computes depends on when the others run, which the adversarial order tries to refute.
  *
  * At level mem an operand is read from the arena at every use and a result is written there at the end of its kernel
  * (the ops of one kernel are one loop nest, which reads before it writes); scratch is NaN when a body begins.
@@ -112,9 +112,8 @@ result_at(const Eval *e, const Rank *r, Val v)
 		    p->kind == PORT_dw || p->kind == PORT_norm || p->kind == PORT_logits;
 		if (p->kind == PORT_dx && !r->f.global) {
 			Ref ref = e->m->insts[r->f.inst].args[p->slot];
-			added =
-			    ref.kind == REF_result &&
-			    e->m->mem[0].cot[e->m->mem[0].cot_of[ref.i] + ref.result].shared;
+			added = ref.kind == REF_result && eval_has(e, r, ref.i) &&
+				r->mem->cot[r->mem->cot_of[ref.i] + ref.result].shared;
 		}
 		if (port_is_in(p->kind) || p->v.i != v.i || added || !r->f.ports[i].type ||
 		    r->f.ports[i].x)
@@ -134,6 +133,7 @@ bind_in(Eval *e, Rank *r, uint32_t port)
 
 	if (p->kind == PORT_cot && !f->global && !eval_cot(e, r, f->inst, p->slot, f->slot))
 		return false;
+	if (from->ranged) cell->t.lo = from->lo, cell->t.hi = from->hi;
 	if (e->placed && from->type && !from->x) return cell->at = from->at, true;
 	if (!eval_load(e, r, from, &cell->t, r->body)) return false;
 	if (!f->global || !cell->t.t.partial) return true;
@@ -146,12 +146,18 @@ bind_in(Eval *e, Rank *r, uint32_t port)
 	return true;
 }
 
+/* A result that ZeRO splits has the range its operands have. */
 static void
-poison(const Eval *e, Rank *r, int64_t at, int64_t bytes)
+keep_range(Frame *f, const Op *op)
 {
-	if (!e->placed || at < 0 || bytes <= 0 || bytes > r->nbytes || at > r->nbytes - bytes)
-		return;
-	memset(r->bytes + at * e->unit, 0xFF, (size_t)(bytes * e->unit));
+	for (int k = 0; k < op->nout; k++)
+		for (int i = 0; op->out[k].i && i < op->nin; i++) {
+			const Tensor *x = &f->cells[op->in[i].i].t;
+			Tensor *y = &f->cells[op->out[k].i].t;
+			if (!y->t.flat || !x->t.flat || x->n != y->n) continue;
+			y->lo = x->lo, y->hi = x->hi;
+			break;
+		}
 }
 
 /* requires: no body runs on r; ports are in r->body or live longer. inst = ninsts: of no instance. */
@@ -163,7 +169,7 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	const Mesh *mesh = ir_mesh(m, b);
 
 	f->b = b, f->inst = inst, f->ports = ports, f->global = global;
-	f->mb = r->mb, f->slot = e->slots ? r->mb % e->slots : 0;
+	f->mb = r->mb, f->slot = r->slot;
 	f->op = f->flushed = 0;
 	if (inst < m->ninsts) {
 		f->rates = m->insts[inst].rates,
@@ -172,7 +178,7 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	}
 	eval_coords(r, mesh, f->mb, f->coord);
 	f->cells = NEW_N(r->body, Cell, b->nvals);
-	poison(e, r, r->scratch, b->scratch_bytes);
+	eval_poison(e, r, r->scratch, b->scratch_bytes);
 	for (uint32_t v = 1; v < b->nvals; v++) {
 		f->cells[v].t = eval_tensor(m, mesh, f->coord, &b->vals[v].type);
 		f->cells[v].alias = is_alias(e, b, (Val){v});
@@ -181,24 +187,26 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (port_is_in(b->ports[i].kind) && !bind_in(e, r, i)) return false;
 	for (uint32_t i = 0; i < b->nops;
-	     i++) /* in order: one may take over what another took over */
+	     i++) { /* in order: one may take over what another took over */
 		for (int k = 0; k < b->ops[i].nout; k++)
 			if (b->ops[i].out[k].i)
 				f->cells[b->ops[i].out[k].i].at =
 				    result_at(e, r, b->ops[i].out[k]);
+		keep_range(f, &b->ops[i]);
+	}
 	return true;
 }
 
 /* ---- ending a body ---- */
 
-/* Adds t to what is at p. */
-static bool
-add_to(Eval *e, Rank *r, const Place *p, const Tensor *t)
+bool
+eval_add_to(Eval *e, Rank *r, const Place *p, const Tensor *t)
 {
 	Tensor sum = *t;
 	uint32_t coord[MAX_MESH];
 
 	if (!p->type) return true;
+	if (p->ranged) sum.lo = p->lo, sum.hi = p->hi;
 	eval_coords(r, p->mesh, r->f.mb, coord);
 	if (p->x) sum = eval_tensor(e->m, p->mesh, coord, p->type);
 	Tensor old = sum;
@@ -236,6 +244,32 @@ norm_counts(const Eval *e, const Rank *r, const Port *p)
 	return !grad || eval_counts(ir_mesh(e->m, b), r->f.coord, val_type(b, grad->v));
 }
 
+/* The loss's own 1 comes first; then what comes first is stored. */
+bool
+eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t slot, const Place *to, const Tensor *t)
+{
+	bool *made = &r->cot_made[slot * e->nres + e->res0[ref.i] + ref.result];
+	Ref loss = e->m->reports[0].ref;
+
+	if (!*made && loss.kind == REF_result && loss.i == ref.i && loss.result == ref.result &&
+	    !eval_cot(e, r, ref.i, ref.result, slot))
+		return false;
+	if (*made) return eval_add_to(e, r, to, t);
+	*made = true;
+	return eval_store(e, r, to, t);
+}
+
+bool
+eval_give_grad(Eval *e, Rank *r, uint32_t param, const Tensor *t)
+{
+	const Place *to = &r->grad[param];
+	bool per_mb = e->staged && e->flats[e->m->params[param].owner].zero >= 2,
+	     first = per_mb && !r->grad_made[param];
+
+	r->grad_made[param] = true;
+	return first ? eval_store(e, r, to, t) : eval_add_to(e, r, to, t);
+}
+
 static bool
 deliver(Eval *e, Rank *r, uint32_t port)
 {
@@ -247,7 +281,7 @@ deliver(Eval *e, Rank *r, uint32_t port)
 
 	if (!load(e, r, p->v, &t)) return false;
 	if (f->global) {
-		if (t.t.partial) return add_to(e, r, to, &t);
+		if (t.t.partial) return eval_add_to(e, r, to, &t);
 		return eval_store(e, r, to, &t);
 	}
 	switch (p->kind) {
@@ -257,16 +291,14 @@ deliver(Eval *e, Rank *r, uint32_t port)
 	case PORT_dx: {
 		Ref ref = e->m->insts[f->inst].args[p->slot];
 		if (ref.kind != REF_result || !to->type) return true;
-		bool *made = &r->cot_made[f->slot * e->nres + e->res0[ref.i] + ref.result];
-		Ref loss = e->m->reports[0].ref;
-		if (!*made && loss.kind == REF_result && loss.i == ref.i &&
-		    loss.result == ref.result && !eval_cot(e, r, ref.i, ref.result, f->slot))
-			return false;
-		if (*made) return add_to(e, r, to, &t);
-		*made = true;
-		break;
+		if (e->placed && !to->x && cell->at == to->at &&
+		    !cell->t.x) { /* made in place */
+			r->cot_made[f->slot * e->nres + e->res0[ref.i] + ref.result] = true;
+			return true;
+		}
+		return eval_give_cot(e, r, ref, f->slot, to, &t);
 	}
-	case PORT_dw: return add_to(e, r, to, &t);
+	case PORT_dw: return eval_give_grad(e, r, e->m->insts[f->inst].params[p->slot], &t);
 	case PORT_norm:
 		if (norm_counts(e, r, p)) r->sumsq += t.x[0];
 		return true;
@@ -338,7 +370,7 @@ is_collective(const Op *op)
 	return op_info[op->code].flags & OF_COMM;
 }
 
-/* One op, or the end of the body. A collective is left to the group. */
+/* One op, or the end of the body. A collective waits for the group. */
 static bool
 step_op(Eval *e, Rank *r)
 {
@@ -347,7 +379,7 @@ step_op(Eval *e, Rank *r)
 
 	if (f->op == f->b->nops) return end_body(e, r);
 	const Op *op = &f->b->ops[f->op];
-	if (is_collective(op)) return r->waiting = true;
+	if (is_collective(op)) return eval_meet(e, r, MEET_op);
 	if (op->nout == 1 && f->cells[op->out[0].i].alias) return finish(e, r, NULL);
 	return prepare(e, r, op, &c) && call_run(e, &c) && finish(e, r, &c);
 }
@@ -361,25 +393,43 @@ bad_action(Eval *e, const Rank *r, const char *what)
 	return false;
 }
 
+/* NaN into the slot, but for what has been received into it ahead of the inputs. */
+static void
+clear_slot(Eval *e, Rank *r, uint32_t slot)
+{
+	const Module *m = e->m;
+	int64_t begin = r->mem->slots + slot * r->mem->slot_bytes;
+	unsigned char *copy = arena_dup(r->op, r->bytes, (size_t)(r->nbytes * e->unit));
+
+	eval_poison(e, r, begin, r->mem->slot_bytes);
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const Place *p = &r->results[slot * e->nres + e->res0[i]];
+		if (r->came[slot * m->ninsts + i] != r->mb + 1 || !p->type || p->at < 0)
+			continue;
+		int64_t at = p->at * e->unit, n = type_bytes(m, p->mesh, p->type) * e->unit;
+		memcpy(r->bytes + at, copy + at, (size_t)n);
+	}
+}
+
 /* Global contents -> this rank's part of this microbatch. */
 static bool
 fetch_inputs(Eval *e, Rank *r)
 {
 	const Module *m = e->m;
-	uint32_t slot = r->mb % e->slots, coord[MAX_MESH];
+	uint32_t slot = r->slot, coord[MAX_MESH];
 
 	r->f.mb = r->mb;
-	if (e->placed)
-		poison(e, r, m->mem[0].slots + slot * m->mem[0].slot_bytes,
-		       m->mem[0].slot_bytes);
+	if (e->placed) clear_slot(e, r, slot);
 	memset(&r->cot_made[slot * e->nres], 0, e->nres * sizeof(bool));
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Place *p = &r->inputs[slot * m->ninputs + i];
-		Tensor all = eval_tensor(m, NULL, NULL, &m->inputs[i].type);
-		all.x = e->input[i];
+		uint32_t base = m->inputs[i].of ? m->inputs[i].of - 1 : i;
+		Tensor all = eval_tensor(m, NULL, NULL, &m->inputs[base].type);
+		all.x = e->input[base];
+		if (!p->type) continue;
 		if (!all.x) {
 			diag_error(e->diag, m->inputs[i].loc, "input '%s' has not been given",
-				   name_str(m->names, m->inputs[i].name));
+				   name_str(m->names, m->inputs[base].name));
 			return false;
 		}
 		eval_coords(r, p->mesh, r->mb, coord);
@@ -393,25 +443,21 @@ fetch_inputs(Eval *e, Rank *r)
 }
 
 static bool
-begin_action(Eval *e, Rank *r, const Action *a)
+begin_action(Eval *e, Rank *r, const Action *a, uint32_t inst)
 {
 	const Module *m = e->m;
-	int64_t inst = a->inst;
 
-	for (uint32_t k = r->nloops; k-- > 0;)
-		if (r->loops[k].kind == ACT_layers) {
-			inst += (int64_t)r->loops[k].turn * a->stride;
-			break;
-		}
-	if (inst < 0 || inst >= (int64_t)m->ninsts || a->bk >= BK_COUNT)
+	if (inst >= m->ninsts || a->bk >= BK_COUNT)
 		return bad_action(e, r, "no such instance or body");
-	uint32_t k = m->types[m->insts[inst].type].body[a->bk], i = (uint32_t)inst;
+	if (e->staged && !eval_has(e, r, inst))
+		return bad_action(e, r, "the instance is not one of this stage");
+	uint32_t k = m->types[m->insts[inst].type].body[a->bk];
 	if (!k) return bad_action(e, r, "this layer type has no such body");
 	const Body *b = &m->bodies[k];
 	Place *ports = NEW_N(r->body, Place, b->nports);
 	for (uint32_t p = 0; p < b->nports; p++)
-		ports[p] = eval_port(e, r, i, r->mb % e->slots, &b->ports[p]);
-	return eval_begin(e, r, b, i, ports, false);
+		ports[p] = eval_port(e, r, inst, r->slot, a->bk, &b->ports[p]);
+	return eval_begin(e, r, b, inst, ports, false);
 }
 
 static bool
@@ -419,7 +465,7 @@ begin_loop(Eval *e, Rank *r, const Action *a)
 {
 	if (r->nloops == MAX_LOOPS) return bad_action(e, r, "loops are nested too deeply");
 	r->loops[r->nloops++] = (Loop){.begin = r->pc, .count = a->count, .kind = a->kind};
-	if (a->kind == ACT_mb) r->mb = 0;
+	if (a->kind == ACT_mb) r->turn = 0;
 	if (a->count) return true;
 	for (uint32_t depth = 1; depth; r->pc++) {
 		if (r->pc == r->end) return bad_action(e, r, "a loop without an end");
@@ -430,28 +476,57 @@ begin_loop(Eval *e, Rank *r, const Action *a)
 	return true;
 }
 
+static void
+end_loop(Rank *r)
+{
+	Loop *l = &r->loops[r->nloops - 1];
+
+	if (++l->turn >= l->count) r->nloops--;
+	if (l->kind == ACT_mb) r->turn = l->turn < l->count ? l->turn : 0;
+	if (l->turn < l->count) r->pc = l->begin;
+}
+
+/* The instance (or parameter) an action means in this turn. */
+static uint32_t
+action_inst(const Rank *r, const Action *a)
+{
+	int64_t inst = a->inst;
+
+	for (uint32_t k = r->nloops; k-- > 0;)
+		if (r->loops[k].kind == ACT_layers) {
+			inst += (int64_t)r->loops[k].turn * a->stride;
+			break;
+		}
+	return inst < 0 || inst > UINT32_MAX ? UINT32_MAX : (uint32_t)inst;
+}
+
 static bool
 step_action(Eval *e, Rank *r)
 {
-	const Action *a = &r->acts[r->pc++];
-	Loop *l;
+	const Step *edit = r->steps ? &r->steps[r->pc] : NULL;
+	const Action *a = edit ? &edit->a : &r->acts[r->pc];
+	uint32_t inst = action_inst(r, a);
 
+	r->pc++;
+	r->mb = r->turn + a->mb;
+	r->slot = (r->mb + (edit ? (uint32_t)edit->slot : 0)) % r->slots;
 	switch (a->kind) {
 	case ACT_mb:
 	case ACT_layers: return begin_loop(e, r, a);
 	case ACT_end:
 		if (!r->nloops) return bad_action(e, r, "the end of no loop");
-		l = &r->loops[r->nloops - 1];
-		if (++l->turn >= l->count) r->nloops--;
-		if (l->kind == ACT_mb) r->mb = l->turn < l->count ? l->turn : 0;
-		if (l->turn >= l->count) return true;
-		r->pc = l->begin;
+		end_loop(r);
 		return true;
 	case ACT_input: return fetch_inputs(e, r);
-	case ACT_body: return begin_action(e, r, a);
+	case ACT_body: return begin_action(e, r, a, inst);
 	case ACT_start:
-	case ACT_wait: return bad_action(e, r, "the interpreter does not communicate yet");
-	case ACT_norm: return true; /* the sum over ranks is taken when all are here */
+	case ACT_wait:
+		if (!e->staged || a->comm >= CK_COUNT ||
+		    inst >= (a->comm >= CK_lend ? e->m->nparams : e->m->ninsts))
+			return bad_action(e, r, "no such communication");
+		return a->kind == ACT_start ? eval_start(e, r, a->comm, inst, edit)
+					    : eval_wait(e, r, a->comm, inst);
+	case ACT_norm: return eval_meet(e, r, MEET_norm);
 	case ACT_COUNT: break;
 	}
 	return bad_action(e, r, "no such action");
@@ -466,111 +541,34 @@ is_done(const Rank *r)
 static bool
 step(Eval *e, Rank *r)
 {
+	if (r->wait && !eval_passed(e, r)) return false;
+	if (is_done(r)) return true;
 	return r->f.b ? step_op(e, r) : step_action(e, r);
 }
 
 /* ---- collectives ---- */
 
-static const Op *
-op_at(const Rank *r)
+bool
+eval_collective(Eval *e, const uint32_t *group, uint32_t n)
 {
-	return &r->f.b->ops[r->f.op];
-}
-
-static bool
-in_group(const Eval *e, const Rank *r, const Rank *p)
-{
-	const Mesh *mesh = ir_mesh(e->m, r->f.b);
-	int64_t over = attr_int(op_at(r), AK_over);
-	uint32_t coord[MAX_MESH];
-
-	if (p->first != r->first) return false;
-	eval_coords(p, mesh, r->f.mb, coord);
-	for (int a = 1; mesh && a < mesh->n; a++)
-		if (coord[a] != r->f.coord[a] && !(over >> a & 1)) return false;
-	return mesh || p == r;
-}
-
-static bool
-same_collective(const Rank *r, const Rank *p)
-{
-	return p->f.b == r->f.b && p->f.op == r->f.op && p->f.inst == r->f.inst &&
-	       p->f.mb == r->f.mb;
-}
-
-/* Does the whole group of r stand in front of the same collective? */
-static bool
-group_ready(const Eval *e, const Rank *r)
-{
-	for (uint32_t i = 0; i < e->nranks; i++) {
-		const Rank *p = &e->ranks[i];
-		if (in_group(e, r, p) && !(p->waiting && same_collective(r, p))) return false;
-	}
-	return true;
-}
-
-/* requires: group_ready(r). */
-static bool
-run_collective(Eval *e, Rank *r)
-{
-	const Op *op = op_at(r);
+	const Frame *f = &e->ranks[group[0]].f;
+	const Op *op = &f->b->ops[f->op];
 	Arena *tmp = arena_new();
-	Tensor *peer = NEW_N(tmp, Tensor, e->nranks);
-	Rank **group = NEW_N(tmp, Rank *, e->nranks);
-	uint32_t n = 0;
+	Tensor *peer = NEW_N(tmp, Tensor, n);
+	Call *call = NEW_N(tmp, Call, n);
 	bool ok = true;
 
-	for (uint32_t i = 0; i < e->nranks; i++)
-		if (in_group(e, r, &e->ranks[i])) group[n++] = &e->ranks[i];
 	for (uint32_t i = 0; ok && i < n; i++)
-		ok = load(e, group[i], op->in[0], &peer[i]);
-	Call *call = NEW_N(tmp, Call, n);
+		ok = load(e, &e->ranks[group[i]], op->in[0], &peer[i]);
 	for (uint32_t i = 0; ok && i < n; i++) {
-		ok = prepare(e, group[i], op, &call[i]);
+		ok = prepare(e, &e->ranks[group[i]], op, &call[i]);
 		call[i].peer = peer, call[i].npeer = n;
 		ok = ok && call_run(e, &call[i]);
 	}
-	for (uint32_t i = 0; ok && i < n; i++) { /* only now may operands be overwritten */
-		ok = finish(e, group[i], &call[i]);
-		group[i]->waiting = false;
-	}
+	for (uint32_t i = 0; ok && i < n; i++) /* only now may operands be overwritten */
+		ok = finish(e, &e->ranks[group[i]], &call[i]);
 	arena_free(tmp);
 	return ok;
-}
-
-/* Nobody can move on: who stands where. */
-static bool
-deadlock(const Eval *e)
-{
-	const Module *m = e->m;
-	bool first = true;
-
-	for (uint32_t i = 0; i < e->nranks && i < 16; i++) {
-		const Rank *r = &e->ranks[i];
-		Buf b;
-		buf_init(&b, e->arena);
-		if (r->waiting) {
-			buf_printf(
-			    &b, "rank %u waits in '%%%s' of '%s', microbatch %u, for the ranks",
-			    i, val_str(m, r->f.b, op_at(r)->out[0]),
-			    name_str(m->names, r->f.inst < m->ninsts ? m->insts[r->f.inst].name
-								     : r->f.b->name),
-			    r->f.mb);
-			for (uint32_t k = 0; k < e->nranks; k++)
-				if (k != i && in_group(e, r, &e->ranks[k]) &&
-				    !(e->ranks[k].waiting && same_collective(r, &e->ranks[k])))
-					buf_printf(&b, " %u", k);
-		} else {
-			buf_printf(&b, "rank %u has ended", i);
-		}
-		Loc at = r->waiting ? op_at(r)->loc : (Loc){0};
-		if (first)
-			diag_error(e->diag, at, "deadlock: %s", b.s);
-		else
-			diag_note(e->diag, at, "%s", b.s);
-		first = false;
-	}
-	return false;
 }
 
 /* ---- all ranks ---- */
@@ -579,29 +577,13 @@ deadlock(const Eval *e)
 static Rank *
 choose(Eval *e, uint32_t last)
 {
-	uint32_t start = last + 1;
+	uint32_t start = e->o.adversarial ? eval_draw(e, 1) : last + 1;
 
-	if (e->o.adversarial) start = rng_bits(e->o.order_seed, 1, e->choices++);
 	for (uint32_t i = 0; i < e->nranks; i++) {
 		Rank *r = &e->ranks[(start % e->nranks + i) % e->nranks];
-		if (!r->waiting && !is_done(r)) return r;
+		if (r->wait ? r->wait->complete : !is_done(r)) return r;
 	}
 	return NULL;
-}
-
-/* Lets one group through; false with *ok true if none is complete. */
-static bool
-let_through(Eval *e, bool *ok)
-{
-	uint32_t start = e->o.adversarial ? rng_bits(e->o.order_seed, 2, e->choices++) : 0;
-
-	for (uint32_t i = 0; i < e->nranks; i++) {
-		Rank *r = &e->ranks[(start % e->nranks + i) % e->nranks];
-		if (!r->waiting || !group_ready(e, r)) continue;
-		*ok = run_collective(e, r);
-		return true;
-	}
-	return false;
 }
 
 /* Runs every rank to the end of its program and of its body. */
@@ -612,18 +594,19 @@ eval_ranks(Eval *e)
 	bool ok = true;
 
 	for (;;) {
+		while (e->o.adversarial && e->moved && ok && eval_transfer(e, true, &ok))
+			;
+		e->moved = false;
+		if (!ok) return false;
 		Rank *r = choose(e, last);
 		if (r) {
 			last = r->id;
 			if (!step(e, r)) return false;
 			continue;
 		}
-		if (let_through(e, &ok)) {
-			if (!ok) return false;
-			continue;
-		}
-		for (uint32_t i = 0; i < e->nranks; i++)
-			if (!is_done(&e->ranks[i])) return deadlock(e);
-		return true;
+		if (eval_transfer(e, false, &ok)) continue;
+		for (uint32_t i = 0; ok && i < e->nranks; i++)
+			if (e->ranks[i].wait) return eval_deadlock(e);
+		return ok;
 	}
 }

@@ -683,6 +683,20 @@ uint32_t rng_bits(uint64_t key, uint64_t step, uint64_t index); /* dropout: keep
 /* ==== eval.c: the interpreter ==== */
 typedef struct Eval Eval;
 
+/* An action of one rank, loops spelled out, and what tests of safety do to it. */
+typedef struct Step {
+	Action a;       /* no loop; `inst` and `mb` are the ones meant */
+	int32_t peer;   /* ACT_start: its peers are this many ranks further on in their stage */
+	int32_t resize; /* ACT_start: its messages are this many elements longer */
+	int32_t slot;   /* it works in the slot this many further on */
+	int64_t shift;  /* level mem, ACT_start: what it receives into lies this many bytes further on */
+} Step;
+typedef struct Steps {
+	Step *s;
+	uint32_t n;
+} Steps;
+Steps ir_expand(const Module *m, uint32_t stage, Arena *a); /* a stage's table, spelled out (level sched on) */
+
 typedef struct EvalOptions {
 	bool f64;          /* arithmetic in double, else float rounded at every op */
 	uint64_t seed;     /* of initial weights and dropout */
@@ -690,6 +704,7 @@ typedef struct EvalOptions {
 	uint32_t ranks;    /* virtual ranks; checked against the plan from level spmd on */
 	bool adversarial;  /* ranks and messages in the least convenient order */
 	uint32_t order_seed;
+	const Steps *program; /* [ranks] run instead of the stages' tables; NULL: those */
 } EvalOptions;
 
 Eval *eval_new(const Module *m, const EvalOptions *o, Diag *d);
