@@ -307,8 +307,22 @@ Cost cost_body(const Module *m, const Body *b);
 void layout_module(Ctx *c, Module *m);
 int64_t layout_arena(const Module *m); /* of the stage that needs most */
 
+/* roll.c: loops over layers */
+
+typedef struct ActList {
+	Action *a;
+	uint32_t n, cap;
+} ActList;
+
+typedef struct Roll Roll; /* one stage of a module that is laid out as mem will do it */
+Roll *roll_new(Ctx *c, const Module *laid, uint32_t stage);
+/* Appends the actions to m's, turns of like ones as loops; from_end: a turn left over is the first, not the last. */
+void roll_actions(Roll *r, Module *m, const ActList *l, bool from_end);
+
 /* schedule.c */
 
+/* The least microbatches in flight that the schedule of a stage needs. */
+uint32_t sched_slots(const Module *m, uint32_t stage);
 /* LV_spmd -> LV_sched: a stage's action table. */
 bool pass_sched(Ctx *c, Module *m);
 
