@@ -1,5 +1,5 @@
 /*
- * cost.c - what an op costs: floating-point operations of contractions, bytes moved.
+ * cost.c - what an op costs: floating-point operations of contractions, elementwise work, bytes moved.
  *
  * One rule per op, indexed by code: a new op without a rule does not compile. Costs are of the
  * local tensors of the body's mesh, so that they are exact for one rank and one microbatch.
@@ -175,17 +175,43 @@ static FlopsRule *const flops_rule[OP_COUNT] = {
 #include "ir/ops.def"
 };
 
-Cost
-cost_op(const Module *m, const Body *b, const Op *op)
+/* Elementwise operations in simple ones: what calls exp or draws random numbers is about ten of them. */
+static double
+loops_of(const Module *m, const Body *b, const Op *op)
 {
-	Cost c = {flops_rule[op->code](m, b, op), 0};
+	enum { DEAR = 10 };
+	if (!(op_info[op->code].flags & (OF_EW | OF_RNG))) return 0;
+	double n = (double)type_count(m, ir_mesh(m, b), val_type(b, op->out[0]));
+	switch (op->code) {
+	case OP_exp:
+	case OP_log:
+	case OP_sin:
+	case OP_cos:
+	case OP_tanh:
+	case OP_erf:
+	case OP_sigmoid:
+	case OP_pow:
+	case OP_dropout: return n * DEAR;
+	default: return n;
+	}
+}
+
+/* touched[v]: 1 + the kernel that has read or made v last; NULL: op alone. */
+static Cost
+cost_in(const Module *m, const Body *b, const Op *op, uint32_t *touched)
+{
+	Cost c = {flops_rule[op->code](m, b, op), loops_of(m, b, op), 0};
 	const Mesh *mesh = ir_mesh(m, b);
 	for (int i = 0; i < op->nin; i++) {
-		const ValDef *v = &b->vals[op->in[i].i];
-		if (v->space != SP_local) c.moved += type_bytes(m, mesh, &v->type);
+		uint32_t v = op->in[i].i;
+		bool again = touched && op->kernel && touched[v] == 1 + op->kernel;
+		if (touched) touched[v] = 1 + op->kernel;
+		if (!again && b->vals[v].space != SP_local)
+			c.moved += type_bytes(m, mesh, &b->vals[v].type);
 	}
 	for (int r = 0; r < op->nout; r++) {
 		const ValDef *v = &b->vals[op->out[r].i];
+		if (touched) touched[op->out[r].i] = 1 + op->kernel;
 		if (op->out[r].i && v->space != SP_local && v->space != SP_alias)
 			c.moved += type_bytes(m, mesh, &v->type);
 	}
@@ -193,13 +219,25 @@ cost_op(const Module *m, const Body *b, const Op *op)
 }
 
 Cost
+cost_op(const Module *m, const Body *b, const Op *op)
+{
+	return cost_in(m, b, op, NULL);
+}
+
+/* A kernel reads what several of its ops share once, and does not read what it made. */
+Cost
 cost_body(const Module *m, const Body *b)
 {
-	Cost sum = {0, 0};
+	Arena *a = arena_new();
+	uint32_t *touched = NEW_N(a, uint32_t, b->nvals);
+	Cost sum = {0};
 	for (uint32_t i = 0; i < b->nops; i++) {
-		Cost c = cost_op(m, b, &b->ops[i]);
+		if (op_info[b->ops[i].code].flags & OF_COMM) continue;
+		Cost c = cost_in(m, b, &b->ops[i], touched);
 		sum.flops += c.flops;
+		sum.loops += c.loops;
 		sum.moved += c.moved;
 	}
+	arena_free(a);
 	return sum;
 }

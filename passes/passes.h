@@ -294,8 +294,10 @@ void pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT]);
 /* cost.c */
 
 typedef struct Cost {
-	double flops;  /* contractions only, 2 per multiply-add */
-	int64_t moved; /* bytes of operands and results, each once */
+	double flops; /* contractions only, 2 per multiply-add */
+	double loops; /* elementwise operations */
+	int64_t
+	    moved; /* bytes of operands and results, each once a kernel; collectives apart */
 } Cost;
 Cost cost_op(const Module *m, const Body *b, const Op *op);
 Cost cost_body(const Module *m, const Body *b);

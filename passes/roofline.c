@@ -16,9 +16,8 @@ static const double CORE_FLOPS = 200e9;
 /* STREAM triad on the same machine, 192 MiB a vector, both cores at once: 12.7 and 14.6 GB/s, operands and result
  * counted once as cost.c does. */
 static const double CORE_BYTES = 14e9;
-/* An elementwise operation on 16 lanes at 3 GHz is 48e9 elements a second; loops with loads reach under half. What calls
- * exp or draws random numbers is about ten of them. */
-static const double CORE_LOOPS = 20e9, DEAR = 10;
+/* An elementwise operation on 16 lanes at 3 GHz is 48e9 elements a second; loops with loads reach under half. */
+static const double CORE_LOOPS = 20e9;
 /* The same table: 2 threads in one rank do a step in 0.53 to 0.55 of one thread's time, which is 6 % lost. */
 static const double THREAD_LOSS = 0.06;
 /* A barrier of a few ranks in a shared window, waiting with yields. */
@@ -115,43 +114,16 @@ op_traffic(const Machine *x, const Module *m, const Body *b, const Op *op)
 	return roofline_gather(x, op->code == OP_all_gather ? bytes * n : bytes, n, span);
 }
 
-/* Elementwise operations, in simple ones. */
-static double
-op_loops(const Module *m, const Body *b, const Op *op)
-{
-	if (!(op_info[op->code].flags & (OF_EW | OF_RNG))) return 0;
-	double n = (double)type_count(m, ir_mesh(m, b), val_type(b, op->out[0]));
-	switch (op->code) {
-	case OP_exp:
-	case OP_log:
-	case OP_sin:
-	case OP_cos:
-	case OP_tanh:
-	case OP_erf:
-	case OP_sigmoid:
-	case OP_pow:
-	case OP_dropout: return n * DEAR;
-	default: return n;
-	}
-}
-
 /* Contractions and memory-bound loops take turns, so that their times add up. requires: packed, so that what stays
  * inside a kernel is known. */
 int64_t
 roofline_body(const Machine *x, const Module *m, const Body *b)
 {
+	Cost c = cost_body(m, b);
 	int64_t traffic = 0;
-	double flops = 0, moved = 0, loops = 0;
-	for (uint32_t i = 0; i < b->nops; i++) {
-		const Op *op = &b->ops[i];
-		if (op_info[op->code].flags & OF_COMM) {
-			traffic += op_traffic(x, m, b, op);
-			continue;
-		}
-		Cost c = cost_op(m, b, op);
-		flops += c.flops;
-		moved += (double)c.moved;
-		loops += op_loops(m, b, op);
-	}
-	return ns(flops / x->flops + moved / x->bytes + loops / x->loops) + traffic;
+	for (uint32_t i = 0; i < b->nops; i++)
+		if (op_info[b->ops[i].code].flags & OF_COMM)
+			traffic += op_traffic(x, m, b, &b->ops[i]);
+	return ns(c.flops / x->flops + (double)c.moved / x->bytes + c.loops / x->loops) +
+	       traffic;
 }
