@@ -491,6 +491,15 @@ borrow(Link *k, uint32_t p, uint32_t i, const Type *t)
 	return m->nparams - 1;
 }
 
+/* Has the owner, old number, room for the gradients of one instance at a time (ZeRO 2, 3)? Then others work on a copy. */
+static bool
+is_split(const Link *k, uint32_t p, uint32_t owner)
+{
+	const Strategy *s = &k->m->plan.runs[k->run[owner]];
+	return k->m->params[p].trained && s->zero >= 2 &&
+	       ir_dp_degree(&k->m->plan.meshes[s->mesh]) > 1;
+}
+
 static void
 link_params(Link *k)
 {
@@ -512,9 +521,10 @@ link_params(Link *k)
 		for (uint32_t w = 0; w < l->layer.nweights; w++) {
 			uint32_t p = k->old[i].params[w], owner = m->params[p].owner;
 			const Type *t = &l->layer.weights[w].type;
-			bool own = k->stage[owner] == k->stage[i] &&
-				   same_layout(m, mesh_of(k, owner), &m->params[p].type,
-					       mesh_of(k, i), t);
+			bool own = owner == i ||
+				   (k->stage[owner] == k->stage[i] && !is_split(k, p, owner) &&
+				    same_layout(m, mesh_of(k, owner), &m->params[p].type,
+						mesh_of(k, i), t));
 			n->params[w] = own ? p : borrow(k, p, i, t);
 			m->params[n->params[w]].pending |= pending_gradient(l, w);
 		}
