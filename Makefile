@@ -78,6 +78,11 @@ $(BUILD)/tests/torch/gradstat: tests/torch/gradstat.c $(RT_SRC) $(wildcard runti
 	@echo "  TEST  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(RT_FLAGS) -DGVRT_F64 -o $@ $< $(RT_SRC) -lopenblas -lm
 
+# What e2e/plans.sh compares checkpoints with.
+$(BUILD)/tests/plans/compare: tests/plans/compare.c $(RT_SRC) $(wildcard runtime/*.h)
+	@echo "  TEST  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(RT_FLAGS) -DGVRT_F64 -o $@ $< $(RT_SRC) -lopenblas -lm
+
 # Fuzzers are built by clang with the compiler's own sources: libFuzzer, address and undefined-behaviour sanitizers.
 FUZZ_CC := clang-14
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))
@@ -96,7 +101,7 @@ setup-%:
 unit: $(UNIT:%.c=$(BUILD)/%)
 	$(Q)for t in $^; do $$t || exit 1; done
 
-programs: all $(UNIT:%.c=$(BUILD)/%) $(RT_TEST) $(FUZZ) $(BUILD)/tests/torch/gradstat
+programs: all $(UNIT:%.c=$(BUILD)/%) $(RT_TEST) $(FUZZ) $(BUILD)/tests/torch/gradstat $(BUILD)/tests/plans/compare
 
 check: setup-check
 	$(Q)$(MAKE) --no-print-directory -j2 programs
