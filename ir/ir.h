@@ -35,7 +35,7 @@ typedef struct Val { uint32_t i; } Val;   /* into Body.vals */
 /* ---- types ---- */
 typedef enum DType { DT_none, DT_bool, DT_i32, DT_bf16, DT_f32, DT_f64, DT_COUNT } DType;
 
-/* One axis of a tensor and the mesh axes it is split over, outermost first ("batch@dp.mb"): local extent = the global
+/* One axis of a tensor and the mesh axes it is split over, outermost first ("batch@mb.dp"): local extent = the global
  * one divided, rounded up, by each degree in turn. A mesh axis is its index in the body's mesh; 0 is `mb`, the
  * microbatches, which split batch in time. */
 typedef struct AxisUse {
