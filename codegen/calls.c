@@ -456,6 +456,7 @@ emit_refused(CgBody *c, uint32_t k)
 /* One line an op; a missing one does not compile. */
 #define emit_host_const          emit_alone
 #define emit_host_pos            emit_alone
+#define emit_host_inside         emit_alone
 #define emit_host_neg            emit_alone
 #define emit_host_exp            emit_alone
 #define emit_host_log            emit_alone

@@ -569,6 +569,7 @@ elem_gather(Nest *n, const Op *op, const Env *e)
 #define elem_reduce_scatter NONE("one rank")
 #define elem_all_to_all     NONE("one rank")
 #define elem_part           NONE("one rank")
+#define elem_inside         NONE("one rank")
 #define elem_reshard        NONE("one rank")
 
 static ElemFn *const elem_host[OP_COUNT] = {

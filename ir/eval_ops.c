@@ -219,6 +219,15 @@ eval_pos(Call *c)
 		y->x[i] = (double)(y->start[0] + i);
 }
 
+void
+eval_inside(Call *c)
+{
+	Tensor *y = &c->out[0];
+
+	for (int64_t i = 0; i < y->n; i++)
+		y->x[i] = y->start[0] + i < y->end[0];
+}
+
 /* ---- elementwise ---- */
 
 static void

@@ -609,7 +609,7 @@ check_bodies(Eval *e)
 		const Mesh *mesh = ir_mesh(m, b);
 		int64_t total = 0, degree = 1;
 		for (uint32_t v = 1; v < b->nvals && total <= MAX_DOUBLES; v++) {
-			int64_t n = type_count(m, mesh, &b->vals[v].type);
+			int64_t n = type_count(m, val_mesh(m, b, (Val){v}), &b->vals[v].type);
 			total = n > MAX_DOUBLES ? n : total + n;
 		}
 		if (total > MAX_DOUBLES) {

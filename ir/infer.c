@@ -456,7 +456,7 @@ order_is_free(const Op *op)
 static bool
 makes_axis(const Op *op, Axis a)
 {
-	if (op->code == OP_pos) return true;
+	if (op->code == OP_pos || op->code == OP_inside) return true;
 	if (op->code == OP_scatter_add) return axes_has(attr_axes(op, AK_axes), a);
 	return op->code == OP_broadcast && axes_has(attr_axes(op, AK_axes), a);
 }

@@ -29,6 +29,14 @@ infer_pos(Infer *x)
 	return true;
 }
 
+bool
+infer_inside(Infer *x)
+{
+	x->out[0] = (Type){.dt = DT_bool};
+	type_push(&x->out[0], (AxisUse){.a = attr_axis(x->op, AK_axis)});
+	return true;
+}
+
 /* ---- one operand ---- */
 
 /* The same number in another place or form: any dtype, linear. */

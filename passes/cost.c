@@ -111,6 +111,7 @@ flops_attention_grad(const Module *m, const Body *b, const Op *op)
 
 #define flops_const          flops_none
 #define flops_pos            flops_none
+#define flops_inside         flops_none
 #define flops_neg            flops_none
 #define flops_exp            flops_none
 #define flops_log            flops_none

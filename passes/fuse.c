@@ -57,13 +57,15 @@ static bool
 is_leaf(const Op *op) /* an expression of the index, or of outside buffers at other indices */
 {
 	int flags = op_info[op->code].flags;
-	return op->code == OP_pos || (flags & OF_VIEW && !(flags & OF_EW));
+	return op->code == OP_pos || op->code == OP_inside ||
+	       (flags & OF_VIEW && !(flags & OF_EW));
 }
 
 static bool
 is_map(const Op *op)
 {
-	return op_info[op->code].flags & OF_EW && op->code != OP_const && op->code != OP_pos;
+	return op_info[op->code].flags & OF_EW && op->code != OP_const && op->code != OP_pos &&
+	       op->code != OP_inside;
 }
 
 /* May op i be in a kernel? */
@@ -378,7 +380,8 @@ copy_leaves(Fuse *f)
 		for (int k = 0; k < b->ops[i].nin; k++) {
 			Val v = b->ops[i].in[k];
 			const Op *from = val_op(b, v);
-			if (!from || (from->code != OP_pos && from->code != OP_broadcast))
+			if (!from || (from->code != OP_pos && from->code != OP_inside &&
+				      from->code != OP_broadcast))
 				continue;
 			if (body_uses(b, f->c->tmp)[v.i] < 2) continue;
 			Op op = *from;

@@ -586,6 +586,7 @@ grad_attention(Grad *g, const Op *op, Val dy)
 
 #define grad_const          NONE("it has no operand")
 #define grad_pos            NONE("it has no operand")
+#define grad_inside         NONE("padding comes after differentiation")
 #define grad_not            NONE("its result is bool")
 #define grad_floordiv       NONE("it is constant between its jumps; stop() says so")
 #define grad_lt             NONE("its result is bool")

@@ -3,7 +3,7 @@
  *
  * An axis whose extent its shards do not divide is held in blocks of equal size, the last ones partly or wholly padding.
  * Padding holds whatever the ops make of it; it is finite, and nobody looks at it but ops that add up, or take the greatest,
- * over the axis. In front of those goes `where(pos < extent, x, neutral)`, unless the padding of x is known to be zero:
+ * over the axis. In front of those goes `where(inside, x, neutral)`, unless the padding of x is known to be zero:
  * weights are zero there from the start and stay so, since their gradients are; so are cotangents, since every body makes
  * them so. Zero is carried through the ops that keep it.
  *
@@ -166,15 +166,11 @@ mask_axis(Pad *p, Val v, int k, double neutral, Loc loc)
 {
 	Module *m = p->m;
 	Body *b = p->dst;
-	Type t = *val_type(b, v), pos = {.dt = DT_i32, .n = 1, .ax = {p->axis[k].use}},
-	     cond = pos, number = {.dt = DT_i32}, scalar = {.dt = t.dt};
+	Type t = *val_type(b, v), cond = {.dt = DT_bool, .n = 1, .ax = {p->axis[k].use}},
+	     scalar = {.dt = t.dt};
 	Attr axis = attr_make_axis(AK_axis, p->axis[k].a),
-	     extent = attr_make_num(AK_value, (double)ir_extent(m, p->axis[k].a)),
 	     value = attr_make_num(AK_value, neutral);
-	cond.dt = DT_bool;
-	Val at = body_op(m, b, OP_pos, NULL, 0, &axis, 1, &pos, loc);
-	Val end = body_op(m, b, OP_const, NULL, 0, &extent, 1, &number, loc);
-	Val in = body_op(m, b, OP_lt, (Val[]){at, end}, 2, NULL, 0, &cond, loc);
+	Val in = body_op(m, b, OP_inside, NULL, 0, &axis, 1, &cond, loc);
 	Val other = body_op(m, b, OP_const, NULL, 0, &value, 1, &scalar, loc);
 	Val y = body_op(m, b, OP_where, (Val[]){in, v, other}, 3, NULL, 0, &t, loc);
 	set_zero(p, y, zero_of(p, v) | (neutral == 0 ? UINT32_C(1) << k : 0));

@@ -271,6 +271,7 @@ shard_attention(Shard *s, const Op *op, uint32_t at)
 
 #define shard_const          strict
 #define shard_pos            strict
+#define shard_inside         strict
 #define shard_neg            linear
 #define shard_exp            strict
 #define shard_log            strict
