@@ -8,6 +8,62 @@
 
 #include <inttypes.h>
 
+bool
+cg_is_here(const Cg *g, uint32_t inst)
+{
+	return inst - g->stage->first < g->stage->count;
+}
+
+bool
+cg_in_flat(const Cg *g, uint32_t param)
+{
+	return g->mem->in_flat && g->mem->in_flat[param];
+}
+
+bool
+cg_in_dwork(const Cg *g, uint32_t param)
+{
+	return cg_in_flat(g, param) &&
+	       ir_flat_split(ir_zero(g->m, g->m->params[param].owner), SEC_grad);
+}
+
+/* Sections have their own sizes only where ZeRO splits some of them. */
+int64_t
+cg_section_bytes(const Cg *g, Section sec)
+{
+	const Memory *mem = g->mem;
+
+	if (mem->sec[sec] < 0) return 0;
+	return mem->sec_bytes[mem->sec_bytes[sec] ? sec : SEC_param];
+}
+
+static const Area area_of[SEC_COUNT] = {
+    [SEC_param] = IN_param, [SEC_grad] = IN_grad, [SEC_m] = IN_m, [SEC_v] = IN_v};
+
+Where
+where_flat(const Cg *g, uint32_t inst, Section sec)
+{
+	return (Where){area_of[sec], g->mem->flat_at[sec][inst]};
+}
+
+/* Weights that are gathered, and gradients of one microbatch, take turns in a pair of buffers. */
+Where
+where_param(const Cg *g, uint32_t param, Section sec)
+{
+	const Memory *mem = g->mem;
+	uint32_t owner = g->m->params[param].owner;
+	int64_t at = mem->param_at[param], turn = owner % 2;
+
+	if (!cg_in_flat(g, param)) return (Where){area_of[sec], at};
+	if (!ir_flat_split(ir_zero(g->m, owner), sec)) {
+		at += mem->flat_at[sec][owner];
+		return (Where){area_of[sec], at};
+	}
+	if (sec == SEC_param) return (Where){IN_gather, turn * mem->gather_bytes + at};
+	ENSURE(sec == SEC_grad, "the moments of a parameter are nowhere whole");
+	return (Where){IN_dwork, turn * mem->dwork_bytes + at};
+}
+
 static const Body *
 forward_of(const Cg *g, uint32_t inst)
 {
@@ -39,7 +95,7 @@ where_passed(const Cg *g, uint32_t inst, PortKind kind, uint16_t slot)
 Where
 where_ref(const Cg *g, Ref r)
 {
-	const Memory *mem = &g->m->mem[0];
+	const Memory *mem = g->mem;
 
 	if (r.kind == REF_none) return (Where){IN_none, 0};
 	if (r.kind == REF_input) return (Where){IN_slot, mem->input_at[r.i]};
@@ -52,16 +108,16 @@ where_ref(const Cg *g, Ref r)
 uint32_t
 cot_index(const Cg *g, Ref r)
 {
-	return g->m->mem[0].cot_of[r.i] + r.result;
+	return g->mem->cot_of[r.i] + r.result;
 }
 
-static Where
+Where
 where_cot(const Cg *g, Ref r)
 {
 	const Cot *c;
 
-	if (r.kind != REF_result || !g->m->mem[0].cot_of) return (Where){IN_none, 0};
-	c = &g->m->mem[0].cot[cot_index(g, r)];
+	if (r.kind != REF_result || !g->mem->cot_of) return (Where){IN_none, 0};
+	c = &g->mem->cot[cot_index(g, r)];
 	return (Where){IN_cots, c->at + (r.i & 1 ? c->alt : 0)};
 }
 
@@ -71,7 +127,7 @@ spare_cot(const Cg *g, uint32_t type, uint16_t slot)
 	for (uint32_t k = 0; k < g->type_insts[type]; k++) {
 		Ref r = g->m->insts[g->insts_of[type][k]].args[slot];
 
-		if (r.kind == REF_result && g->m->mem[0].cot[cot_index(g, r)].alt) return r;
+		if (r.kind == REF_result && g->mem->cot[cot_index(g, r)].alt) return r;
 	}
 	return (Ref){0};
 }
@@ -86,7 +142,7 @@ where_dx(const Cg *g, uint32_t inst, uint16_t slot)
 	if (r.kind == REF_result) return where_cot(g, r);
 	r = spare_cot(g, g->m->insts[inst].type, slot);
 	if (r.kind != REF_result) return (Where){IN_none, 0};
-	c = &g->m->mem[0].cot[cot_index(g, r)];
+	c = &g->mem->cot[cot_index(g, r)];
 	return (Where){IN_cots, c->at + (inst & 1 ? 0 : c->alt)};
 }
 
@@ -96,14 +152,22 @@ where_saved(const Cg *g, uint32_t inst, uint16_t slot)
 	const LayerType *l = &g->m->types[g->m->insts[inst].type];
 
 	if (l->saved_at[slot] < 0) return where_passed(g, inst, PORT_save, slot);
-	return (Where){IN_slot, g->m->mem[0].slot_at[inst] + l->saved_at[slot]};
+	return (Where){IN_slot, g->mem->slot_at[inst] + l->saved_at[slot]};
+}
+
+/* State that a body sees a range of: where what the rank has of the flat begins. */
+static Where
+where_state(const Cg *g, uint32_t param, Section sec, const Body *b, const Port *p)
+{
+	if (b->vals[p->v.i].type.flat) return where_flat(g, g->m->params[param].owner, sec);
+	return where_param(g, param, sec);
 }
 
 Where
 where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem[0];
+	const Memory *mem = g->mem;
 	const Instance *n = &m->insts[inst];
 	const LayerType *l = &m->types[n->type];
 
@@ -112,13 +176,13 @@ where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p)
 	case PORT_arg: return where_ref(g, n->args[p->slot]);
 	case PORT_const: return (Where){IN_consts, mem->const_at[p->slot]};
 	case PORT_weight:
-	case PORT_w_out: return (Where){IN_param, mem->param_at[n->params[p->slot]]};
+	case PORT_w_out: return where_state(g, n->params[p->slot], SEC_param, b, p);
 	case PORT_grad:
-	case PORT_dw: return (Where){IN_grad, mem->param_at[n->params[p->slot]]};
+	case PORT_dw: return where_state(g, n->params[p->slot], SEC_grad, b, p);
 	case PORT_m:
-	case PORT_m_out: return (Where){IN_m, mem->param_at[n->params[p->slot]]};
+	case PORT_m_out: return where_state(g, n->params[p->slot], SEC_m, b, p);
 	case PORT_v:
-	case PORT_v_out: return (Where){IN_v, mem->param_at[n->params[p->slot]]};
+	case PORT_v_out: return where_state(g, n->params[p->slot], SEC_v, b, p);
 	case PORT_saved:
 	case PORT_save: return where_saved(g, inst, p->slot);
 	case PORT_out: return where_ref(g, (Ref){REF_result, inst, p->slot});
@@ -154,7 +218,7 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 		const Body *f = forward_of(g, inst);
 		Val v = logits_of(f);
 
-		if (!v.i) continue;
+		if (!v.i || !cg_is_here(g, inst)) continue;
 		*type = &f->vals[v.i].type;
 		*mesh = ir_mesh(m, f);
 		for (uint32_t p = 0; p < f->nports; p++) {
@@ -167,7 +231,7 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 			return w.in == IN_slot ? w.at : -1;
 		}
 		if (f->vals[v.i].space == SP_scratch)
-			return m->mem[0].scratch + f->vals[v.i].offset - m->mem[0].slots;
+			return g->mem->scratch + f->vals[v.i].offset - g->mem->slots;
 		return -1;
 	}
 	return -1;
@@ -178,13 +242,14 @@ where_logits(const Cg *g, const Type **type, const Mesh **mesh)
 static const char *const section_name[] = {
     [IN_param] = "GV_PARAMS", [IN_grad] = "GV_GRADS",    [IN_m] = "GV_MOMENT1",
     [IN_v] = "GV_MOMENT2",    [IN_consts] = "GV_CONSTS", [IN_slot] = "SLOT(mb)",
-    [IN_cots] = "GV_COTS",    [IN_carry] = "GV_CARRY",
+    [IN_cots] = "GV_COTS",    [IN_gather] = "GV_GATHER", [IN_dwork] = "GV_DWORK",
+    [IN_carry] = "GV_CARRY",  [IN_work] = "GV_SCRATCH",
 };
 
 static int64_t
 section_start(const Cg *g, Area s)
 {
-	const Memory *mem = &g->m->mem[0];
+	const Memory *mem = g->mem;
 	const int64_t at[] = {[IN_none] = 0,
 			      [IN_param] = mem->sec[SEC_param],
 			      [IN_grad] = mem->sec[SEC_grad],
@@ -193,9 +258,18 @@ section_start(const Cg *g, Area s)
 			      [IN_consts] = mem->consts,
 			      [IN_slot] = mem->slots,
 			      [IN_cots] = mem->cots,
-			      [IN_carry] = mem->carry};
+			      [IN_gather] = mem->gather,
+			      [IN_dwork] = mem->dwork,
+			      [IN_carry] = mem->carry,
+			      [IN_work] = mem->scratch};
 
 	return at[s];
+}
+
+int64_t
+where_at(const Cg *g, Where w)
+{
+	return section_start(g, w.in) + w.at;
 }
 
 const char *
@@ -213,7 +287,7 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 	}
 	if (!one) { /* in several sections: count from the start of the arena */
 		for (uint32_t k = 0; k < n; k++) {
-			ENSURE(where[k].in != IN_slot || g->m->plan.stages[0].slots <= 1,
+			ENSURE(where[k].in != IN_slot || g->stage->slots <= 1,
 			       "an address is in a slot or not by turns");
 			at[k] += section_start(g, where[k].in);
 		}
@@ -222,7 +296,6 @@ address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const cha
 	if (in == IN_none) return "NULL";
 	x = seq_expr(g, at, n, hint, varies);
 	return cg_text(g->a, x[0] == '0' && !x[1] ? "AT(%s, %s)" : "AT(%s, %s + %s)", ctype,
-		       in == IN_slot && g->m->plan.stages[0].slots <= 1 ? "GV_SLOTS"
-									: section_name[in],
+		       in == IN_slot && g->stage->slots <= 1 ? "GV_SLOTS" : section_name[in],
 		       x);
 }

@@ -185,21 +185,30 @@ attend_drop_place(const Attend *t)
 	const Type *q = type_of(t, t->q), *k = type_of(t, t->k);
 	AxisList only_k = without(k, &t->feat, &t->keys);
 	DropPlace d = {.axes = without(q, &t->feat, &t->keys)};
-	int64_t place = 1;
+	bool drops = t->c->drop[t->op - t->c->b->ops] != NULL;
+	int64_t place = 1, by_mb = 0;
+	Buf base;
 
+	buf_init(&base, t->c->g->a);
 	for (int j = 0; j < only_k.n; j++)
 		axes_add(&d.axes, only_k.a[j]);
 	for (int j = 0; j < t->keys.n; j++)
 		place *= m->axes[t->keys.a[j].i].extent;
 	for (int j = d.axes.n - 1; j >= 0; j--) {
 		const Type *from = type_find(q, d.axes.a[j]) >= 0 ? q : k;
-		int64_t local = bc_extent(t->c, from, type_find(from, d.axes.a[j])),
-			whole = m->axes[d.axes.a[j].i].extent;
+		AxisUse u = from->ax[type_find(from, d.axes.a[j])];
+		const char *start = drops ? bc_start(t->c, u, 0) : NULL;
 
 		d.stride[j] = place;
-		if (local != whole) d.by_mb += place * local;
-		place *= whole;
+		if (drops) by_mb += place * bc_by_mb(t->c, u);
+		if (start) buf_printf(&base, " + %s * %" PRId64, start, place);
+		place *= m->axes[d.axes.a[j].i].extent;
 	}
+	if (by_mb) t->c->uses_mb = true;
+	if (by_mb)
+		d.base = cg_text(t->c->g->a, "mb * %" PRId64 "%s", by_mb, base.n ? base.s : "");
+	else if (base.n)
+		d.base = base.s + 3;
 	return d;
 }
 
@@ -222,9 +231,8 @@ drop_fields(Attend *t, const char *site)
 	      "%s.inv_keep,",
 	      site, site, site);
 	field(t, ".drop_outer = {%s}, .drop_q = %" PRId64 ", .drop_base = %s,", b.n ? b.s : "0",
-	      by_query, d.by_mb ? cg_text(t->c->g->a, "mb * %" PRId64, d.by_mb) : "0");
+	      by_query, d.base ? d.base : "0");
 	t->c->uses_run = true;
-	if (d.by_mb) t->c->uses_mb = true;
 }
 
 static const char *

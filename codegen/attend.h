@@ -20,10 +20,12 @@ typedef struct Attend {
 	const char *name; /* of the descriptor, in a block of its own */
 } Attend;
 
-/* Row-major places of dropout draws among the scores of the whole model: strides of the rows' axes, of keys, and times mb. */
+/* Row-major places of dropout draws among the scores of the whole model: strides of the rows' axes, and where the rows
+ * of this microbatch and rank begin. */
 typedef struct DropPlace {
 	AxisList axes; /* of the rows, outermost first */
-	int64_t stride[MAX_AXES], by_mb;
+	int64_t stride[MAX_AXES];
+	const char *base; /* NULL: at 0, or nothing is dropped */
 } DropPlace;
 DropPlace attend_drop_place(const Attend *t);
 

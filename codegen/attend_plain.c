@@ -129,7 +129,7 @@ keep_factor(const Rows *r)
 	Buf b;
 
 	buf_init(&b, r->c->g->a);
-	if (d.by_mb) buf_printf(&b, "mb * %" PRId64 " + ", d.by_mb), r->c->uses_mb = true;
+	if (d.base) buf_printf(&b, "%s + ", d.base);
 	for (int j = 0; j < d.axes.n; j++)
 		buf_printf(&b, "%s * %" PRId64 " + ", var(r, d.axes.a[j]), d.stride[j]);
 	return cg_text(r->c->g->a, "gv_drop_at(%s, run->step, (uint64_t)(%s%s))", r->site,

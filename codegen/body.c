@@ -205,6 +205,27 @@ needs_rate(const Op *op)
 	return op_info[op->code].flags & OF_RNG;
 }
 
+/* Mesh axes over which all ranks have the same of a tensor. */
+unsigned
+bc_replicas(const CgBody *c, const Type *t)
+{
+	unsigned mask = 0;
+
+	for (int k = 1; c->mesh && k < c->mesh->n; k++)
+		if (c->mesh->ax[k].degree > 1) mask |= 1u << k;
+	return mask & ~(ir_split(t) | t->flat | t->partial);
+}
+
+/* Does a rank work on a range of it only, or not at all? */
+static bool
+is_counted(const CgBody *c, const Port *p)
+{
+	const Type *t = bc_type(c, p->v);
+
+	if (c->b->kind == BK_N) return p->kind == PORT_grad && (t->flat || bc_replicas(c, t));
+	return c->b->kind == BK_U && p->kind == PORT_weight && t->flat;
+}
+
 /* Names the in-ports' values and their parameters; scalars of the optimizer are fields of `run`. */
 static void
 in_ports(CgBody *c)
@@ -228,6 +249,9 @@ in_ports(CgBody *c)
 		    scope_take(c->scope, name_str(c->g->m->names, b->vals[port->v.i].name));
 		x->ptr = x->name;
 		c->port_param[p] = x->name;
+		if (is_counted(c, port))
+			c->count[port->v.i] =
+			    scope_take(c->scope, cg_text(c->g->a, "n_%s", x->name));
 	}
 }
 
@@ -475,6 +499,8 @@ put_function(CgBody *c)
 	for (uint32_t p = 0; p < c->b->nports; p++) {
 		if (!c->port_used[p]) continue;
 		PARAM("%s", param_decl(c, p));
+		if (port_is_in(c->b->ports[p].kind) && c->count[c->b->ports[p].v.i])
+			PARAM("int64_t %s", c->count[c->b->ports[p].v.i]);
 		if (c->port_flag[p] && g->modes[c->index][p].own_flag)
 			PARAM("bool %s", c->port_flag[p]);
 	}
@@ -552,6 +578,7 @@ cg_body(Cg *g, uint32_t body)
 	c->port_flag = NEW_N(g->a, const char *, b->nports);
 	c->port_used = NEW_N(g->a, bool, b->nports);
 	c->scalar_port = NEW_N(g->a, bool, b->nvals);
+	c->count = NEW_N(g->a, const char *, b->nvals);
 	c->drop = NEW_N(g->a, const char *, b->nops);
 	buf_init(&c->head, g->a);
 	buf_init(&c->text, g->a);

@@ -290,6 +290,7 @@ scatter_rows(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	const Type *dy = bc_type(c, op->in[0]), *out = bc_type(c, op->out[0]),
 		   *index = bc_type(c, op->in[1]);
 	AxisList rows = axes_of(index), cols;
+	const char *start;
 	Access y;
 	int64_t ldx, ldy;
 
@@ -303,8 +304,11 @@ scatter_rows(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	    !is_rows(c, op->out[0], &y, axes, &cols, &ldy))
 		return false;
 	if (!is_per_row(c, op->in[1], &x[1], &rows)) return false;
-	bc_line(c, "gv_scatter_rows(%s, %s, %s, %s, %s, %s, %s);", count_of(c, index, &rows),
-		count_of(c, out, &cols), to->ptr, cg_stride(c->g, c->mesh, out, ldy),
+	start = bc_start(c, out->ax[type_find(out, axes->a[0])], 0);
+	bc_line(c, "gv_scatter_%s(%s, %s, %s, %s, %s%s, %s, %s);", start ? "part" : "rows",
+		count_of(c, index, &rows), count_of(c, out, &cols), to->ptr,
+		cg_stride(c->g, c->mesh, out, ldy),
+		start ? cg_text(c->g->a, "%s, %s, ", start, count_of(c, out, axes)) : "",
 		bc_pointer(c, &x[1]), bc_pointer(c, &x[0]),
 		cg_stride(c->g, c->mesh, bc_type(c, x[0].base), ldx));
 	return true;
@@ -318,22 +322,34 @@ scatter_plain(CgBody *c, const Op *op, const Access *x, const Sink *to)
 	const Type *dy = bc_type(c, op->in[0]), *out = bc_type(c, op->out[0]);
 	Place places[MAX_AXES];
 	AxisList apart = {0};
+	Buf inside; /* the condition that this rank has the place */
 	int n = 0, outer = 0;
 
 	for (int k = 0; k < dy->n; k++)
 		if (type_find(out, dy->ax[k].a) >= 0 && !axes_has(axes, dy->ax[k].a))
 			axes_add(&apart, dy->ax[k].a);
-	for (int k = 0; k < axes->n; k++)
-		places[k] = (Place){
-		    axes->a[k], cg_text(c->g->a, "(int64_t)%s",
-					plain_element(c, op->in[1 + k], &x[1 + k], NULL, 0))};
+	buf_init(&inside, c->g->a);
+	for (int k = 0; k < axes->n; k++) {
+		AxisUse u = out->ax[type_find(out, axes->a[k])];
+		const char *start = bc_start(c, u, 0);
+		const char *at = cg_text(c->g->a, "(int64_t)%s",
+					 plain_element(c, op->in[1 + k], &x[1 + k], NULL, 0));
+
+		if (start) {
+			at = cg_text(c->g->a, "(%s - %s)", at, start);
+			buf_printf(&inside, "%s(uint64_t)%s < %s", inside.n ? " && " : "", at,
+				   cg_size(c->g, c->mesh, u));
+		}
+		places[k] = (Place){axes->a[k], at};
+	}
 	if (apart.n) {
 		AxisList rest = axes_except(dy, &apart);
 
 		outer = plain_open(c, dy, &rest, c->depth, true);
 	}
 	n = plain_open(c, dy, &apart, c->depth + outer, false);
-	put_line(&c->text, c->depth + outer + n, "%s += %s;",
+	put_line(&c->text, c->depth + outer + n, "%s%s%s%s += %s;", inside.n ? "if (" : "",
+		 inside.n ? inside.s : "", inside.n ? ") " : "",
 		 plain_target(c, op->out[0], to, places, axes->n),
 		 plain_element(c, op->in[0], &x[0], NULL, 0));
 	plain_close(c, c->depth, outer + n);
@@ -372,6 +388,13 @@ scalar(CgBody *c, Val v)
 		       x.offset);
 }
 
+/* Elements of a parameter, gradient or moment that this rank works on. */
+static const char *
+state_count(CgBody *c, Val v)
+{
+	return c->count[v.i] ? c->count[v.i] : cg_count(c->g, c->mesh, bc_type(c, v));
+}
+
 void
 emit_sumsq(CgBody *c, uint32_t k)
 {
@@ -385,7 +408,7 @@ emit_sumsq(CgBody *c, uint32_t k)
 		bc_line(c, "%s %s gv_sumsq(%s, %s);",
 			to->ptr ? cg_text(c->g->a, "*%s", to->ptr) : "run->sumsq",
 			to->mode == STORE_add ? "+=" : "=", bc_pointer(c, &x),
-			cg_count(c->g, c->mesh, bc_type(c, op->in[0])));
+			state_count(c, op->in[0]));
 	}
 	copy_results(c, op);
 }
@@ -409,7 +432,7 @@ emit_adamw(CgBody *c, uint32_t k)
 			ICE("the optimizer's state has no place in memory");
 	bc_line(c, "gv_adamw(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);",
 		bc_pointer(c, &x[0]), bc_pointer(c, &x[1]), bc_pointer(c, &x[2]),
-		bc_pointer(c, &x[3]), cg_count(c->g, c->mesh, bc_type(c, op->in[0])),
+		bc_pointer(c, &x[3]), state_count(c, op->in[0]),
 		times(g, scalar(c, op->in[4]), attr_num(op, AK_lr)), scalar(c, op->in[5]),
 		scalar(c, op->in[6]), scalar(c, op->in[7]),
 		literal(g, DT_f64, attr_num(op, AK_beta1)),
@@ -429,8 +452,7 @@ emit_sgd(CgBody *c, uint32_t k)
 		if (!bc_access(c, op->in[j], &x[j]))
 			ICE("the optimizer's state has no place in memory");
 	bc_line(c, "gv_sgd(%s, %s, %s, %s, %s, %s, %s, %s);", bc_pointer(c, &x[0]),
-		bc_pointer(c, &x[1]), bc_pointer(c, &x[2]),
-		cg_count(c->g, c->mesh, bc_type(c, op->in[0])),
+		bc_pointer(c, &x[1]), bc_pointer(c, &x[2]), state_count(c, op->in[0]),
 		times(g, scalar(c, op->in[3]), attr_num(op, AK_lr)), scalar(c, op->in[4]),
 		literal(g, DT_f64, attr_num(op, AK_momentum)),
 		literal(g, DT_f64, attr_num(op, AK_decay)));
@@ -511,12 +533,12 @@ emit_refused(CgBody *c, uint32_t k)
 #define emit_host_sumsq          emit_sumsq
 #define emit_host_adamw          emit_adamw
 #define emit_host_sgd            emit_sgd
-#define emit_host_all_reduce     emit_refused /* one rank */
-#define emit_host_all_gather     emit_refused
-#define emit_host_reduce_scatter emit_refused
+#define emit_host_all_reduce     emit_all_reduce
+#define emit_host_all_gather     emit_all_gather
+#define emit_host_reduce_scatter emit_reduce_scatter
 #define emit_host_all_to_all     emit_refused
-#define emit_host_part           emit_refused
-#define emit_host_reshard        emit_refused
+#define emit_host_part           emit_alone
+#define emit_host_reshard        emit_refused /* its body is never run: comm.c */
 
 EmitOp *const emit_host[OP_COUNT] = {
 #define OP(code, ...) [OP_##code] = emit_host_##code,

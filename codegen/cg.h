@@ -59,15 +59,42 @@ typedef struct Size { /* a named extent */
 
 /* One call of a body in the order of the schedule, for the first microbatch. */
 typedef struct Call {
-	uint32_t inst;
+	ActKind kind; /* a body, or what a communication brought */
+	CommKind comm;
 	BodyKind bk;
+	uint32_t inst;
 } Call;
 
 enum { PREPARE_nothing, PREPARE_zero, PREPARE_one };
 
+/* Communications that one pair of functions begins and awaits: of the same kind and make, of instances of a type or of
+ * borrowed parameters. */
+typedef struct Family {
+	CommKind kind;
+	uint32_t type; /* of the instances */
+	int zero;
+	uint32_t *items; /* [n] instances; CK_lend, CK_return: parameters */
+	uint32_t n, citems;
+	uint32_t nprims;
+	Prim **prims;                            /* [n][nprims] */
+	int64_t request, exchange;               /* of the first item */
+	uint32_t per_request;                    /* requests of one item */
+	const char *label, *start, *wait;        /* functions */
+	bool start_i, start_mb, wait_i, wait_mb; /* what they are passed */
+} Family;
+
+typedef struct Shared { /* by the programs of all stages */
+	CommTable comms;
+	uint64_t hash; /* of the plan */
+} Shared;
+
 typedef struct Cg {
 	Ctx *ctx;
 	const Module *m;
+	const Shared *shared;
+	uint32_t k; /* the stage that is printed */
+	const Stage *stage;
+	const Memory *mem; /* of the stage */
 	Arena *a;
 	bool f64, failed;
 	Scope *file;
@@ -81,15 +108,26 @@ typedef struct Cg {
 	    *late; /* [ninsts * BK_COUNT][nports] another call added to that gradient before */
 	uint8_t **
 	    prepare; /* [ninsts * BK_COUNT][nports] PREPARE_: what the port's cotangent needs before the call */
+	uint8_t *
+	    prepare_bwd; /* [ninsts] of a reshard: what its result's cotangent needs before it is sent back */
+	uint8_t *
+	    prepare_back; /* [ninsts] of a reshard: what its argument's cotangent needs before what arrives is added */
+	bool *contributes;         /* [nparams] some body gives a part of its gradient */
 	bool *called;              /* [nbodies] */
 	bool *wraps_i, *wraps_mb;  /* [nbodies] what the function around a body is passed */
 	const char **wrapper_name; /* [nbodies] */
 	const char **rates_name;   /* [ntypes] the table of dropout rates; NULL: none yet */
-	uint32_t *ordinal;         /* [ninsts] number of the instance within its type */
-	uint32_t *type_insts;      /* [ntypes] */
-	uint32_t **insts_of;       /* [ntypes][type_insts] */
-	Call *calls; /* the schedule of one microbatch, then what comes once a step */
+	uint32_t *ordinal; /* [ninsts] number of the instance within its type, in this stage */
+	uint32_t *type_insts; /* [ntypes] of this stage */
+	uint32_t **insts_of;  /* [ntypes][type_insts] */
+	Call *calls; /* what happens to the first microbatch, then what comes once a step */
 	uint32_t ncalls, ccalls;
+	Family *families;
+	uint32_t nfamilies, cfamilies;
+	uint32_t *comm_family
+	    [CK_COUNT]; /* [instances or parameters] 1 + the family; 0: nothing is sent */
+	uint32_t *comm_ordinal[CK_COUNT]; /* number in it */
+	int64_t nrequests;
 	struct CgBody *body; /* [nbodies] what became of each */
 	Buf bodies, tables, actions;
 } Cg;
@@ -124,6 +162,12 @@ typedef struct ValInfo {
 	uint32_t last; /* 1 + last op that reads the value or a view of it */
 } ValInfo;
 
+typedef struct Start { /* where a rank's part of an axis begins */
+	AxisUse use;
+	int from;
+	const char *name;
+} Start;
+
 struct CgBody {
 	Cg *g;
 	const Body *b;
@@ -136,11 +180,15 @@ struct CgBody {
 	bool *scalar_port;       /* [nvals] a field of `run` */
 	const char **port_param; /* [nports]; NULL: not a parameter */
 	const char **port_flag;  /* [nports]; NULL */
-	bool *port_used;         /* [nports] parameters of the C function */
+	const char *
+	    *count; /* [nvals] a parameter: elements of a range of state; NULL: all there are */
+	bool *port_used; /* [nports] parameters of the C function */
 	bool uses_mb, uses_rng, uses_run, uses_add, uses_scratch;
 	bool keeps_scratch; /* something in it is read after the body */
 	const char **drop;  /* [nops] the GvDrop of a site; NULL: nothing is dropped */
-	Buf head, text;     /* declarations; statements */
+	Start *starts;
+	uint32_t nstarts, cstarts;
+	Buf head, text; /* declarations; statements */
 	int depth;
 };
 
@@ -154,6 +202,8 @@ void bc_strides(const CgBody *c, const Type *t, int64_t stride[MAX_AXES]);
 const char *bc_pointer(CgBody *c, const Access *x);
 /* Declares the buffer of a value that is about to be stored. */
 void bc_touch(CgBody *c, Val v);
+/* Mesh axes along which all ranks have the same of a tensor. */
+unsigned bc_replicas(const CgBody *c, const Type *t);
 void bc_line(CgBody *c, const char *fmt, ...) GV_PRINTF(2, 3);
 /* IR lines and places of ops, as a comment. */
 void bc_comment(CgBody *c, const uint32_t *ops, uint32_t n);
@@ -167,6 +217,12 @@ const Sink *bc_sink(CgBody *c, Val v, uint32_t turn);
 void bc_copy_rest(CgBody *c, Val v);
 /* "add" expression of a sink: "0", "1" or the flag. */
 const char *sink_beta(const Sink *s);
+
+/* ==== collective.c ==== */
+/* A constant of the body: where this rank's part along the splits `from`.. of an axis begins, microbatches left out; NULL: at 0. */
+const char *bc_start(CgBody *c, AxisUse u, int from);
+/* Positions from one microbatch to the next; 0: it is not split into them. */
+int64_t bc_by_mb(const CgBody *c, AxisUse u);
 
 /* ==== expr.c ==== */
 /* The literal of a number in an arithmetic. */
@@ -200,7 +256,8 @@ AxisList axes_except(const Type *t, const AxisList *acted);
 /* ==== contract.c, calls.c: one op alone ==== */
 typedef void EmitOp(CgBody *c, uint32_t op);
 EmitOp emit_dot, emit_attention, emit_attention_grad, emit_cross_entropy, emit_softmax,
-    emit_topk, emit_scatter, emit_sumsq, emit_adamw, emit_sgd, emit_alone, emit_refused;
+    emit_topk, emit_scatter, emit_sumsq, emit_adamw, emit_sgd, emit_all_reduce, emit_all_gather,
+    emit_reduce_scatter, emit_alone, emit_refused;
 extern EmitOp *const emit_host[OP_COUNT]; /* calls.c; filled from ops.def */
 
 /* ==== address.c: where things of an instance are ==== */
@@ -213,7 +270,11 @@ typedef enum Area {
 	IN_consts,
 	IN_slot,
 	IN_cots,
-	IN_carry
+	IN_gather,
+	IN_dwork,
+	IN_carry,
+	IN_work,
+	IN_COUNT
 } Area;
 
 typedef struct Where { /* bytes in a section; of the current slot for IN_slot */
@@ -221,7 +282,19 @@ typedef struct Where { /* bytes in a section; of the current slot for IN_slot */
 	int64_t at;
 } Where;
 
+bool cg_is_here(const Cg *g, uint32_t inst);  /* in the stage that is printed */
+bool cg_in_flat(const Cg *g, uint32_t param); /* it lies in its owner's flat */
+bool cg_in_dwork(const Cg *g,
+		 uint32_t param); /* its gradient is of one microbatch: ZeRO 2, 3 */
+/* A parameter, or its gradient or moments, where a rank has all of it. */
+Where where_param(const Cg *g, uint32_t param, Section sec);
+/* What a rank has of an instance's flat in a section: all, or a range. */
+Where where_flat(const Cg *g, uint32_t inst, Section sec);
 Where where_ref(const Cg *g, Ref r);
+Where where_cot(const Cg *g, Ref r);
+int64_t cg_section_bytes(const Cg *g, Section sec);
+/* From the start of the arena. */
+int64_t where_at(const Cg *g, Where w);
 /* inst: ignored by the const body. */
 Where where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p);
 /* The cotangent of a result, as an index into Memory.cot. */
@@ -242,12 +315,25 @@ const char *seq_expr(Cg *g, const int64_t *values, uint32_t n, const char *hint,
 const char *seq_condition(Cg *g, const bool *values, uint32_t n, const char *hint,
 			  bool *varies);
 
-/* ==== schedule.c, host.c, params.c ==== */
+/* ==== schedule.c, host.c, comm.c, step.c, params.c ==== */
+void cg_ordinals(Cg *g); /* instances of the stage by type */
 void cg_schedule(Cg *g); /* calls, modes of ports */
+void cg_wrapper(Cg *g, uint32_t body, Buf *out);
+void cg_comms(Cg *g, Buf *out);           /* functions that start and await communication */
+bool cg_exchanges(const Cg *g, Buf *out); /* their table; false: there is none */
+/* Elements along an axis in one microbatch, over all ranks. */
+int64_t cg_microbatch_extent(const Module *m, AxisUse u);
 void cg_actions(Cg *g);
+bool cg_has_consts(const Cg *g); /* the function consts() */
 void cg_tables(Cg *g, Buf *out); /* parameters, inputs, reports, GvrtProgram and main */
 
 /* ==== makefile.c ==== */
-bool cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program);
+/* programs: [nstages]; traffic: empty for one rank. */
+bool cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *programs,
+	      const Buf *traffic);
+
+/* ==== traffic.c ==== */
+/* What every rank sends in a step, as text. */
+void cg_traffic(Ctx *c, const Module *m, const CommTable *comms, Buf *out);
 
 #endif

@@ -16,11 +16,12 @@ typedef struct CgOptions {
 	const char *cc; /* default compiler of the Makefile; NULL: gcc */
 } CgOptions;
 
-/* Emits DIR/Makefile, DIR/src/stage_0.c and DIR/src/manifest. Files of an earlier emission go, by its manifest; a
- * folder that holds anything else of unknown origin is refused. False after diagnostics; then nothing was written. */
+/* Emits DIR/Makefile, a DIR/src/stage_K.c for every stage, DIR/src/traffic and DIR/src/manifest. Files of an earlier
+ * emission go, by its manifest; a folder that holds anything else of unknown origin is refused. False after diagnostics;
+ * then nothing was written. */
 bool cg_emit(Ctx *c, const Module *m, const CgOptions *o);
 
-/* The program text alone (tests, --emit=c). False after diagnostics. */
-bool cg_program(Ctx *c, const Module *m, Buf *out);
+/* The program text of a stage alone. False after diagnostics. */
+bool cg_program(Ctx *c, const Module *m, uint32_t stage, Buf *out);
 
 #endif

@@ -107,6 +107,18 @@ cg_error(Cg *g, Loc at, const char *fmt, ...)
 
 /* ---- sizes ---- */
 
+/* "batch_mb_dp": an axis and what splits it. */
+static const char *
+split_name(const Cg *g, const Mesh *mesh, AxisUse u, const char *text)
+{
+	for (int k = 0; k < u.nshard; k++) {
+		const char *by = mesh_kind_str[mesh->ax[u.shard[k]].kind];
+
+		if (mesh->ax[u.shard[k]].degree > 1) text = cg_text(g->a, "%s_%s", text, by);
+	}
+	return text;
+}
+
 const char *
 cg_size(Cg *g, const Mesh *mesh, AxisUse u)
 {
@@ -119,7 +131,7 @@ cg_size(Cg *g, const Mesh *mesh, AxisUse u)
 	for (uint32_t k = 0; k < g->nsizes; k++)
 		if (g->sizes[k].a.i == u.a.i && g->sizes[k].extent == extent)
 			return g->sizes[k].name;
-	if (extent != m->axes[u.a.i].extent) text = cg_text(g->a, "%s_mb", text);
+	if (extent != m->axes[u.a.i].extent) text = split_name(g, mesh, u, text);
 	s.name = scope_take_upper(g->file, text);
 	PUSH(g->a, g->sizes, g->nsizes, g->csizes, s);
 	return s.name;
@@ -234,6 +246,7 @@ name_bodies(Cg *g)
 	g->type_name = NEW_N(g->a, const char *, m->ntypes);
 	g->body_name = NEW_N(g->a, const char *, m->nbodies);
 	for (uint32_t l = 0; l < m->ntypes; l++) {
+		if (!g->type_insts[l]) continue;
 		g->type_name[l] = scope_take(g->file, name_str(m->names, m->types[l].name));
 		for (int k = 0; k < BK_COUNT; k++) {
 			uint32_t b = m->types[l].body[k];
@@ -253,28 +266,36 @@ static void
 put_header(const Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem[0];
+	const Memory *mem = g->mem;
 	const struct {
 		const char *what;
 		int64_t bytes;
 	} rows[] = {
-	    {"parameters", mem->sec_bytes[SEC_param]},
-	    {"gradients", mem->sec[SEC_grad] < 0 ? 0 : mem->sec_bytes[SEC_param]},
-	    {"first moments", mem->sec[SEC_m] < 0 ? 0 : mem->sec_bytes[SEC_param]},
-	    {"second moments", mem->sec[SEC_v] < 0 ? 0 : mem->sec_bytes[SEC_param]},
+	    {"parameters", cg_section_bytes(g, SEC_param)},
+	    {"gradients", cg_section_bytes(g, SEC_grad)},
+	    {"first moments", cg_section_bytes(g, SEC_m)},
+	    {"second moments", cg_section_bytes(g, SEC_v)},
 	    {"constants", mem->slots - mem->consts},
-	    {"microbatches in flight",
-	     mem->slot_bytes * (int64_t)(m->plan.nstages ? m->plan.stages[0].slots : 1)},
+	    {"microbatches in flight", mem->slot_bytes * (int64_t)g->stage->slots},
+	    {"gathered parameters", 2 * mem->gather_bytes},
+	    {"unreduced gradients", 2 * mem->dwork_bytes},
 	    {"whole arena", mem->arena_bytes},
 	};
 
-	buf_puts(out, "/*\n * stage_0.c - model ");
+	buf_printf(out, "/*\n * stage_%u.c - model ", g->k);
 	put_comment(out, name_str(m->names, m->model));
-	buf_puts(out,
-		 ", stage 0 of 1, one rank. Made by galvatronc: do not edit.\n *\n * source ");
+	buf_printf(out, ", stage %u of %u, ", g->k, m->plan.nstages);
+	if (g->stage->ranks > 1)
+		buf_printf(out, "ranks %u to %u", g->stage->rank,
+			   g->stage->rank + g->stage->ranks - 1);
+	else if (m->plan.ranks > 1)
+		buf_printf(out, "rank %u", g->stage->rank);
+	else
+		buf_puts(out, "one rank");
+	buf_puts(out, ". Made by galvatronc: do not edit.\n *\n * source ");
 	put_comment(out, name_str(m->names, m->source));
 	buf_printf(out, " (hash %016" PRIx64 "), plan hash %016" PRIx64 ", ", m->source_hash,
-		   ir_hash(m));
+		   g->shared->hash);
 	buf_count(out, ir_param_count(m));
 	buf_puts(out, " parameters\n *\n * memory\n");
 	for (size_t k = 0; k < COUNTOF(rows); k++) {
@@ -288,9 +309,11 @@ put_header(const Cg *g, Buf *out)
 	buf_puts(out, " *\n * contents\n *   sizes, memory      extents of the axes; sections "
 		      "of the arena\n");
 	for (uint32_t l = 0; l < m->ntypes; l++)
-		buf_printf(
-		    out, " *   %-18s its bodies, and the addresses each instance gives them\n",
-		    g->type_name[l]);
+		if (g->type_insts[l] && !m->types[l].reshard)
+			buf_printf(out,
+				   " *   %-18s its bodies, and the addresses each instance "
+				   "gives them\n",
+				   g->type_name[l]);
 	buf_puts(out, " *   actions            consts, forward, step, update\n *   tables      "
 		      "       parameters, inputs, the program\n */\n");
 }
@@ -299,17 +322,24 @@ static void
 put_sizes(const Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem[0];
-	const Stage *s = m->plan.nstages ? &m->plan.stages[0] : NULL;
+	const Memory *mem = g->mem;
+	const Stage *s = g->stage;
 	const struct {
 		const char *name;
 		int64_t at;
 	} sections[] = {
-	    {"GV_PARAMS", mem->sec[SEC_param]}, {"GV_GRADS", mem->sec[SEC_grad]},
-	    {"GV_MOMENT1", mem->sec[SEC_m]},    {"GV_MOMENT2", mem->sec[SEC_v]},
-	    {"GV_CONSTS", mem->consts},         {"GV_SLOTS", mem->slots},
-	    {"GV_SLOT_BYTES", mem->slot_bytes}, {"GV_COTS", mem->cots},
-	    {"GV_CARRY", mem->carry},           {"GV_SCRATCH", mem->scratch},
+	    {"GV_PARAMS", mem->sec[SEC_param]},
+	    {"GV_GRADS", mem->sec[SEC_grad]},
+	    {"GV_MOMENT1", mem->sec[SEC_m]},
+	    {"GV_MOMENT2", mem->sec[SEC_v]},
+	    {"GV_CONSTS", mem->consts},
+	    {"GV_SLOTS", mem->slots},
+	    {"GV_SLOT_BYTES", mem->slot_bytes},
+	    {"GV_COTS", mem->cots},
+	    {"GV_GATHER", mem->gather_bytes ? mem->gather : -1},
+	    {"GV_DWORK", mem->dwork_bytes ? mem->dwork : -1},
+	    {"GV_CARRY", mem->carry},
+	    {"GV_SCRATCH", mem->scratch},
 	    {"GV_ARENA", mem->arena_bytes},
 	};
 
@@ -330,45 +360,26 @@ put_sizes(const Cg *g, Buf *out)
 			 "#define SLOT(mb) (GV_SLOTS + (mb) % GV_NSLOTS * GV_SLOT_BYTES)\n");
 }
 
-/* What this target cannot do, at its place. One rank, whole tensors but for microbatches. */
 static bool
-check_module(Cg *g)
+program(Ctx *c, const Module *m, const Shared *shared, uint32_t stage, Buf *out)
 {
-	const Module *m = g->m;
-
-	ENSURE(m->level == LV_mem, "codegen wants level mem, not %s", level_str[m->level]);
-	if (m->plan.ranks > 1 || m->plan.nstages > 1)
-		cg_error(g, (Loc){0},
-			 "the host target emits one rank and one stage; the plan has %u ranks "
-			 "and %u stages",
-			 m->plan.ranks, m->plan.nstages);
-	for (uint32_t b = 1; b < m->nbodies && !g->failed; b++) {
-		const Body *body = &m->bodies[b];
-
-		for (uint32_t k = 0; k < body->nops; k++)
-			if (op_info[body->ops[k].code].flags & OF_COMM)
-				cg_error(
-				    g, body->ops[k].loc,
-				    "'%s' runs between ranks, and the host target emits one",
-				    op_info[body->ops[k].code].text);
-	}
-	return !g->failed;
-}
-
-bool
-cg_program(Ctx *c, const Module *m, Buf *out)
-{
-	Cg g = {.ctx = c, .m = m, .a = c->tmp ? c->tmp : c->perm};
+	Cg g = {.ctx = c,
+		.m = m,
+		.shared = shared,
+		.k = stage,
+		.stage = &m->plan.stages[stage],
+		.mem = &m->mem[stage],
+		.a = c->tmp ? c->tmp : c->perm};
 	Buf tables;
 
 	g.f64 = m->train.precision == DT_f64 || c->precision == DT_f64;
-	if (!check_module(&g)) return false;
 	g.file = scope_new(g.a, NULL);
 	buf_init(&g.bodies, g.a);
 	buf_init(&g.tables, g.a);
 	buf_init(&g.actions, g.a);
 	buf_init(&tables, g.a);
 	g.body = NEW_N(g.a, CgBody, m->nbodies);
+	cg_ordinals(&g);
 	name_bodies(&g);
 	name_axes(&g);
 	cg_schedule(&g);
@@ -397,11 +408,33 @@ cg_program(Ctx *c, const Module *m, Buf *out)
 	return !g.failed;
 }
 
+/* What all stages share. */
+static Shared
+share(Ctx *c, const Module *m)
+{
+	ENSURE(m->level == LV_mem, "codegen wants level mem, not %s", level_str[m->level]);
+	return (Shared){.comms = ir_comms(m, c->perm), .hash = ir_hash(m)};
+}
+
+bool
+cg_program(Ctx *c, const Module *m, uint32_t stage, Buf *out)
+{
+	const Shared shared = share(c, m);
+
+	return program(c, m, &shared, stage, out);
+}
+
 bool
 cg_emit(Ctx *c, const Module *m, const CgOptions *o)
 {
-	Buf program;
+	const Shared shared = share(c, m);
+	Buf *programs = NEW_N(c->perm, Buf, m->plan.nstages), traffic;
 
-	buf_init(&program, c->perm);
-	return cg_program(c, m, &program) && cg_write(c, m, o, &program);
+	for (uint32_t k = 0; k < m->plan.nstages; k++) {
+		buf_init(&programs[k], c->perm);
+		if (!program(c, m, &shared, k, &programs[k])) return false;
+	}
+	buf_init(&traffic, c->perm);
+	if (m->plan.ranks > 1) cg_traffic(c, m, &shared.comms, &traffic);
+	return cg_write(c, m, o, programs, &traffic);
 }

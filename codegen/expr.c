@@ -128,15 +128,15 @@ elem_const(Nest *n, const Op *op, const Env *e)
 	return ex(s, s[0] == '-' ? P_unary : P_atom, 0);
 }
 
-/* The index along an axis in the whole tensor: microbatches split the batch in time. */
+/* The index along an axis in the whole tensor: microbatches split the batch in time, ranks split any. */
 static Lin
 global_index(Nest *n, const Type *t, int k, const Lin *at)
 {
+	const char *start = bc_start(n->c, t->ax[k], 0);
 	Lin x = *at;
 
-	if (t->ax[k].nshard && n->c->mesh && n->c->mesh->ax[0].degree > 1)
-		for (int s = 0; s < t->ax[k].nshard; s++)
-			if (t->ax[k].shard[s] == 0) x.mb += bc_extent(n->c, t, k);
+	x.mb += bc_by_mb(n->c, t->ax[k]);
+	if (start) lin_term(&x, start, 1, 0);
 	return x;
 }
 
@@ -148,6 +148,34 @@ elem_pos(Nest *n, const Op *op, const Env *e)
 
 	if (x.mb) n->c->uses_mb = true;
 	return ex(cg_text(n->c->g->a, "(int32_t)%s", lin_alone(n, &x)), P_unary, x.deps);
+}
+
+/* Behind every split that is uneven, the block it splits ends before its last parts do. */
+static Ex
+elem_inside(Nest *n, const Op *op, const Env *e)
+{
+	const Type *t = bc_type(n->c, op->out[0]);
+	AxisUse u = t->ax[0], block = u;
+	uint32_t deps = 0;
+	Buf b;
+
+	buf_init(&b, n->c->g->a);
+	for (int k = 0; n->c->mesh && k < u.nshard; k++) {
+		Type outer = {.dt = DT_bool, .n = 1};
+		const char *start = bc_start(n->c, u, k);
+		Lin at = *env_at(e, u.a);
+
+		outer.ax[0] = block;
+		outer.ax[0].nshard = (uint8_t)k;
+		if (bc_extent(n->c, &outer, 0) % n->c->mesh->ax[u.shard[k]].degree == 0)
+			continue;
+		if (start) lin_term(&at, start, 1, 0);
+		buf_printf(&b, "%s%s < %s", b.n ? " & " : "", lin_alone(n, &at),
+			   cg_size(n->c->g, n->c->mesh, outer.ax[0]));
+		deps |= at.deps;
+	}
+	if (!b.n) return ex("true", P_atom, 0);
+	return ex(cg_text(n->c->g->a, "(%s)", b.s), P_atom, deps);
 }
 
 #define CALL(op_name, f)                                              \
@@ -530,21 +558,58 @@ elem_concat(Nest *n, const Op *op, const Env *e)
 	return x;
 }
 
+/* What this rank has not is zero: the sum over the ranks that share the axis is what was asked for. */
 static Ex
 elem_gather(Nest *n, const Op *op, const Env *e)
 {
 	const AxisList *axes = attr_axes(op, AK_axes);
+	const Type *table = bc_type(n->c, op->in[0]);
 	Env inner = *e;
+	uint32_t deps = 0;
+	Buf inside;
 
+	buf_init(&inside, n->c->g->a);
 	for (int k = 0; k < axes->n; k++) {
+		AxisUse u = table->ax[type_find(table, axes->a[k])];
+		const char *start = bc_start(n->c, u, 0);
 		Ex x = in(n, op, 1 + k, e);
 		Lin at = lin_const(0);
 
 		lin_term(&at, cg_text(n->c->g->a, "(int64_t)%s", paren(n, x, P_unary)), 1,
 			 x.deps);
+		if (start) {
+			lin_term(&at, start, -1, 0);
+			buf_printf(&inside, "%s(uint64_t)%s < %s", inside.n ? " && " : "",
+				   lin_alone(n, &at), cg_size(n->c->g, n->c->mesh, u));
+			deps |= x.deps;
+		}
 		env_set(&inner, axes->a[k], &at);
 	}
+	if (inside.n) return guarded(n, inside.s, deps, op, 0, &inner);
 	return in(n, op, 0, &inner);
+}
+
+/* This rank's part along an axis; what would lie past the end is zero. */
+static Ex
+elem_part(Nest *n, const Op *op, const Env *e)
+{
+	Axis axis = attr_axis(op, AK_axis);
+	const Type *tx = bc_type(n->c, op->in[0]), *ty = bc_type(n->c, op->out[0]);
+	AxisUse whole = tx->ax[type_find(tx, axis)], part = ty->ax[type_find(ty, axis)];
+	int64_t extent = bc_extent(n->c, tx, type_find(tx, axis)),
+		of = bc_extent(n->c, ty, type_find(ty, axis));
+	const char *start = bc_start(n->c, part, whole.nshard);
+	Lin at = *env_at(e, axis);
+	Env inner = *e;
+
+	if (start) lin_term(&at, start, 1, 0);
+	env_set(&inner, axis, &at);
+	if (!start || of * ir_degree(n->c->mesh, (unsigned)attr_int(op, AK_over)) == extent)
+		return in(n, op, 0, &inner);
+	return guarded(n,
+		       cg_text(n->c->g->a, "%s < %s", lin_alone(n, &at),
+			       cg_size(n->c->g, n->c->mesh, whole)),
+		       at.deps, op, 0, &inner);
 }
 
 /* Ops with no expression of one element are called or looped over by themselves. */
@@ -564,13 +629,11 @@ elem_gather(Nest *n, const Op *op, const Env *e)
 #define elem_sumsq          NONE("calls.c")
 #define elem_adamw          NONE("calls.c")
 #define elem_sgd            NONE("calls.c")
-#define elem_all_reduce     NONE("one rank")
-#define elem_all_gather     NONE("one rank")
-#define elem_reduce_scatter NONE("one rank")
-#define elem_all_to_all     NONE("one rank")
-#define elem_part           NONE("one rank")
-#define elem_inside         NONE("one rank")
-#define elem_reshard        NONE("one rank")
+#define elem_all_reduce     NONE("collective.c")
+#define elem_all_gather     NONE("collective.c")
+#define elem_reduce_scatter NONE("collective.c")
+#define elem_all_to_all     NONE("collective.c")
+#define elem_reshard        NONE("comm.c")
 
 static ElemFn *const elem_host[OP_COUNT] = {
 #define OP(code, ...) [OP_##code] = elem_##code,

@@ -1,6 +1,5 @@
 /*
- * host.c - the functions around the bodies: one per body that knows the addresses of its instances, and the action
- * functions consts(), forward(), step() and update(), whose loops are those of the schedule.
+ * host.c - the functions around the bodies: one per body that knows the addresses of its instances.
  */
 #include "codegen/cg.h"
 
@@ -13,6 +12,8 @@ typedef struct Wrapper {
 	const CgBody *c;
 	uint32_t type, n; /* layer type; instances of it. The const body: n = 1 */
 	bool uses_i, uses_mb;
+	Scope *scope;
+	const char **range; /* [weights] the GvRange of each; NULL: none yet */
 	Buf before, args;
 } Wrapper;
 
@@ -30,6 +31,86 @@ arg(Wrapper *w, const char *text)
 	buf_puts(&w->args, text);
 }
 
+/* ---- ranges of state ---- */
+
+static uint32_t
+param_of(const Wrapper *w, uint32_t k, uint32_t p)
+{
+	return w->g->m->insts[inst_of(w, k)].params[w->c->b->ports[p].slot];
+}
+
+/* The range of a weight that this rank has, as a constant of the wrapper; shared by its gradient and moments. */
+static const char *
+range_of(Wrapper *w, uint32_t p)
+{
+	const Port *port = &w->c->b->ports[p];
+	const Type *t = bc_type(w->c, port->v);
+	int64_t *part = NEW_N(w->g->a, int64_t, w->n), *at = NEW_N(w->g->a, int64_t, w->n);
+	const char **name = &w->range[port->slot];
+
+	if (*name) return *name;
+	for (uint32_t k = 0; k < w->n; k++) {
+		uint32_t param = param_of(w, k, p);
+
+		part[k] = w->g->mem->flat_bytes[w->g->m->params[param].owner] /
+			  ir_dp_degree(w->c->mesh);
+		at[k] = w->g->mem->param_at[param];
+	}
+	*name = scope_take(w->scope, cg_text(w->g->a, "%s_range", w->c->port_param[p]));
+	put_line(
+	    &w->before, 1, "const GvRange %s = gv_range(gv_index(run, %u, %u), %s, %s, %s);",
+	    *name, w->c->b->mesh, t->flat, seq_expr(w->g, part, w->n, "flat_part", &w->uses_i),
+	    seq_expr(w->g, at, w->n, "in_flat", &w->uses_i), cg_count(w->g, w->c->mesh, t));
+	return *name;
+}
+
+static Section
+section_of(PortKind k)
+{
+	switch (k) {
+	case PORT_grad: return SEC_grad;
+	case PORT_m:
+	case PORT_m_out: return SEC_m;
+	case PORT_v:
+	case PORT_v_out: return SEC_v;
+	default: return SEC_param;
+	}
+}
+
+/* The address of a range, from that of what the rank has of the flat: in a section that is split, and in one that is not. */
+static const char *
+range_address(Wrapper *w, uint32_t p, const char *flat)
+{
+	const char *range = range_of(w, p), *split;
+	bool *x = NEW_N(w->g->a, bool, w->n);
+
+	for (uint32_t k = 0; k < w->n; k++)
+		x[k] = ir_flat_split(ir_zero(w->g->m, w->g->m->params[param_of(w, k, p)].owner),
+				     section_of(w->c->b->ports[p].kind));
+	split = seq_condition(w->g, x, w->n, "is_split", &w->uses_i);
+	if (strcmp(split, "true") == 0)
+		split = cg_text(w->g->a, "%s.in_part", range);
+	else if (strcmp(split, "false") == 0)
+		split = cg_text(w->g->a, "%s.in_flat", range);
+	else
+		split = cg_text(w->g->a, "(%s ? %s.in_part : %s.in_flat)", split, range, range);
+	return cg_text(w->g->a, "%.*s + %s)", (int)strlen(flat) - 1, flat, split);
+}
+
+/* How many elements of a weight or gradient this rank works on; a square counts on one of those that have it. */
+static const char *
+count_text(Wrapper *w, uint32_t p)
+{
+	const Port *port = &w->c->b->ports[p];
+	const Type *t = bc_type(w->c, port->v);
+	const char *n =
+	    t->flat ? cg_text(w->g->a, "%s.n", range_of(w, p)) : cg_count(w->g, w->c->mesh, t);
+	unsigned replicas = bc_replicas(w->c, t);
+
+	if (w->c->b->kind != BK_N || !replicas) return n;
+	return cg_text(w->g->a, "gv_first(run, %u, %u) ? %s : 0", w->c->b->mesh, replicas, n);
+}
+
 /* The address of a port, with what it holds for a comment. */
 static void
 port_arg(Wrapper *w, uint32_t p)
@@ -44,8 +125,28 @@ port_arg(Wrapper *w, uint32_t p)
 	text = address_text(w->g, ctype, where, w->n,
 			    cg_text(w->g->a, "%s_%s_at", w->g->body_name[w->c->index], what),
 			    &w->uses_i);
-	if (strstr(text, "SLOT(mb)") && w->g->m->plan.stages[0].slots > 1) w->uses_mb = true;
+	if (strstr(text, "SLOT(mb)") && w->g->stage->slots > 1) w->uses_mb = true;
+	if (bc_type(w->c, port->v)->flat) text = range_address(w, p, text);
 	arg(w, cg_text(w->g->a, "/* %s */ %s", what, text));
+}
+
+/* Whether a gradient is added: in later microbatches too, unless it is of one microbatch. */
+static const char *
+accumulates(Wrapper *w, uint32_t p, const char *late)
+{
+	bool *over = NEW_N(w->g->a, bool, w->n);
+	const char *text;
+
+	for (uint32_t k = 0; k < w->n; k++) {
+		const Instance *n = &w->g->m->insts[inst_of(w, k)];
+
+		over[k] = !cg_in_dwork(w->g, n->params[w->c->b->ports[p].slot]);
+	}
+	text = seq_condition(w->g, over, w->n, "accumulates", &w->uses_i);
+	if (strcmp(text, "false") == 0) return late;
+	w->uses_mb = true;
+	if (strcmp(text, "true") == 0) return cg_text(w->g->a, "mb > 0 || %s", late);
+	return cg_text(w->g->a, "(mb > 0 && (%s)) || %s", text, late);
 }
 
 static const char *
@@ -65,15 +166,14 @@ flag_text(Wrapper *w, uint32_t p)
 		} else {
 			Ref r = w->g->m->insts[inst].args[w->c->b->ports[p].slot];
 
-			x[k] = r.kind == REF_result &&
-			       w->g->m->mem[0].cot[cot_index(w->g, r)].shared;
+			x[k] =
+			    r.kind == REF_result && w->g->mem->cot[cot_index(w->g, r)].shared;
 		}
 	}
 	late = seq_condition(w->g, x, w->n, cg_text(w->g->a, "%s_late", w->c->port_param[p]),
 			     &w->uses_i);
 	if (w->c->b->ports[p].kind != PORT_dw || w->g->m->plan.microbatches <= 1) return late;
-	w->uses_mb = true;
-	return cg_text(w->g->a, "mb > 0 || %s", late);
+	return accumulates(w, p, late);
 }
 
 /* Cotangents that must be zero, or one, before the body reads or adds to them. */
@@ -231,8 +331,8 @@ static const char *const body_doc[BK_COUNT] = {
     "constant tensors",
 };
 
-static void
-put_wrapper(Cg *g, uint32_t body, Buf *out)
+void
+cg_wrapper(Cg *g, uint32_t body, Buf *out)
 {
 	CgBody *c = &g->body[body];
 	Wrapper w = {.g = g, .c = c, .n = 1};
@@ -242,6 +342,8 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 		w.type = (uint32_t)(c->l - g->m->types);
 		w.n = g->type_insts[w.type];
 	}
+	w.scope = scope_new(g->a, g->file);
+	w.range = NEW_N(g->a, const char *, c->l ? c->l->nweights + 1 : 1);
 	buf_init(&w.before, g->a);
 	buf_init(&w.args, g->a);
 	for (uint32_t p = 0; p < c->b->nports; p++)
@@ -255,6 +357,8 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 	for (uint32_t p = 0; p < c->b->nports; p++) {
 		if (!c->port_used[p]) continue;
 		port_arg(&w, p);
+		if (c->count[c->b->ports[p].v.i] && port_is_in(c->b->ports[p].kind))
+			arg(&w, count_text(&w, p));
 		if (c->port_flag[p] && g->modes[body][p].own_flag) arg(&w, flag_text(&w, p));
 	}
 	if (c->uses_scratch) arg(&w, "AT(unsigned char, GV_SCRATCH)");
@@ -277,172 +381,4 @@ put_wrapper(Cg *g, uint32_t body, Buf *out)
 		buf_printf(out, "\t%s(\n%s);\n}\n", g->body_name[body], w.args.s);
 	else
 		buf_printf(out, "\t%s();\n}\n", g->body_name[body]);
-}
-
-/* ---- actions ---- */
-
-static void
-put_call(const Cg *g, Buf *b, int depth, const Action *a, const char *loop, uint32_t turns)
-{
-	const Module *m = g->m;
-	uint32_t type = m->insts[a->inst].type, body = m->types[type].body[a->bk];
-	int64_t first = g->ordinal[a->inst], step = 0;
-	Buf i;
-
-	if (loop && turns > 1)
-		step = (int64_t)g->ordinal[(uint32_t)((int64_t)a->inst + a->stride)] - first;
-	buf_init(&i, g->a);
-	if (step < 0)
-		first += step * (int64_t)(turns - 1), step = -step; /* the loop runs down */
-	if (step == 1 && first == 0)
-		buf_puts(&i, loop);
-	else if (step)
-		buf_printf(&i, step == 1 ? "%s + %" PRId64 : "%s * %" PRId64, loop,
-			   step == 1 ? first : step);
-	if (step > 1 && first) buf_printf(&i, " + %" PRId64, first);
-	if (!step) buf_printf(&i, "%" PRId64, first);
-	put_line(b, depth, "%s(run%s%s%s);", g->wrapper_name[body],
-		 g->wraps_mb[body] ? ", mb" : "", g->wraps_i[body] ? ", " : "",
-		 g->wraps_i[body] ? i.s : "");
-}
-
-static bool
-is_kind(const Action *a, const bool *kinds)
-{
-	return a->kind == ACT_body && kinds[a->bk];
-}
-
-/* Actions [from, to) that are bodies of the kinds wanted, with their loops over layers; returns whether there was one. */
-static bool
-put_actions(const Cg *g, Buf *b, int depth, uint32_t from, uint32_t to, const bool *kinds)
-{
-	const Action *act = g->m->actions + g->m->plan.stages[0].action;
-	bool any = false;
-
-	for (uint32_t k = from; k < to; k++) {
-		uint32_t end = k + 1;
-		bool wanted = false;
-
-		if (is_kind(&act[k], kinds)) {
-			put_call(g, b, depth, &act[k], NULL, 1);
-			any = true;
-		}
-		if (act[k].kind != ACT_layers) continue;
-		while (act[end].kind != ACT_end)
-			wanted |= is_kind(&act[end++], kinds);
-		if (wanted) {
-			bool down = act[k + 1].stride < 0;
-			bool uses_loop = false;
-
-			for (uint32_t j = k + 1; j < end; j++)
-				uses_loop |= is_kind(&act[j], kinds);
-			if (down)
-				put_line(b, depth, "for (int64_t i = %u; i >= 0; i--)%s",
-					 act[k].count - 1, end - k > 2 ? " {" : "");
-			else
-				put_line(b, depth, "for (int64_t i = 0; i < %u; i++)%s",
-					 act[k].count, end - k > 2 ? " {" : "");
-			for (uint32_t j = k + 1; j < end; j++)
-				if (is_kind(&act[j], kinds))
-					put_call(g, b, depth + 1, &act[j], "i", act[k].count);
-			if (end - k > 2) put_line(b, depth, "}");
-			any = uses_loop;
-		}
-		k = end;
-	}
-	return any;
-}
-
-/* The loop over microbatches that begins at action k: input, forward bodies, reports, the rest. */
-static void
-put_microbatches(const Cg *g, Buf *b, uint32_t k, uint32_t end)
-{
-	static const bool all[BK_COUNT] = {true, true, true, true, true, false};
-	const Action *act = g->m->actions + g->m->plan.stages[0].action;
-	uint32_t split = k + 1;
-
-	for (uint32_t j = k + 1; j < end;
-	     j++) { /* past the last forward body, and the end of its loop */
-		uint32_t close = j;
-
-		if (act[j].kind != ACT_body || act[j].bk != BK_F) continue;
-		while (close + 1 < end && act[j].stride && act[close].kind != ACT_end)
-			close++;
-		split = close + 1;
-	}
-	put_line(b, 1, "for (int64_t mb = 0; mb < GV_MICROBATCHES; mb++) {");
-	for (uint32_t j = k + 1; j < end; j++)
-		if (act[j].kind == ACT_input) put_line(b, 2, "gvrt_input(run, mb);");
-	put_actions(g, b, 2, k + 1, split, all);
-	if (split > k + 1 && g->m->nreports) put_line(b, 2, "gvrt_report(run, mb);");
-	put_actions(g, b, 2, split, end, all);
-	put_line(b, 1, "}");
-}
-
-static void
-begin(Buf *b, const char *comment, const char *name)
-{
-	buf_printf(b, "\n/* %s */\nstatic void\n%s(GvrtRun *run)\n{\n", comment, name);
-}
-
-void
-cg_actions(Cg *g)
-{
-	static const bool only_f[BK_COUNT] = {[BK_F] = true};
-	static const bool all[BK_COUNT] = {true, true, true, true, true, false};
-	const Module *m = g->m;
-	const Stage *s = &m->plan.stages[0];
-	const Action *act = m->actions + s->action;
-	Buf *b = &g->actions;
-	uint32_t norm = s->nactions;
-
-	g->wraps_i = NEW_N(g->a, bool, m->nbodies);
-	g->wraps_mb = NEW_N(g->a, bool, m->nbodies);
-	g->wrapper_name = NEW_N(g->a, const char *, m->nbodies);
-	g->rates_name = NEW_N(g->a, const char *, m->ntypes);
-	buf_puts(b, "\n/* ---- bodies at the addresses of their instances ---- */\n");
-	for (uint32_t k = 1; k < m->nbodies; k++)
-		if (g->body_name[k]) put_wrapper(g, k, b);
-	for (uint32_t k = 0; k < s->nactions; k++)
-		if (act[k].kind == ACT_norm) norm = k;
-
-	buf_puts(b, "\n/* ---- actions ---- */\n");
-	if (m->const_body) {
-		begin(b, "Makes the constant tensors, once.", "consts");
-		put_line(b, 1, "%s(run);", g->wrapper_name[m->const_body]);
-		buf_puts(b, "}\n");
-	}
-	begin(b, "One microbatch forward: its inputs are in slot 0.", "forward");
-	put_line(b, 1, "const int64_t mb = 0;");
-	put_line(b, 1, "(void)mb;");
-	put_actions(g, b, 1, 0, s->nactions, only_f);
-	buf_puts(b, "}\n");
-	if (m->plan.forward_only) return;
-	begin(b, "Forward and backward of all microbatches; then the norm of the gradients.",
-	      "step");
-	for (uint32_t k = 0; k < norm; k++) {
-		uint32_t end = k;
-
-		if (act[k].kind != ACT_mb) {
-			uint32_t from = k;
-
-			while (k + 1 < norm && act[k + 1].kind != ACT_mb)
-				k++;
-			put_actions(g, b, 1, from, k + 1, all);
-			continue;
-		}
-		for (int open = 1; open;) {
-			end++;
-			open += act[end].kind == ACT_layers || act[end].kind == ACT_mb;
-			open -= act[end].kind == ACT_end;
-		}
-		put_microbatches(g, b, k, end);
-		k = end;
-	}
-	put_line(b, 1, "gvrt_norm(run);");
-	buf_puts(b, "}\n");
-	begin(b, "The optimizer.", "update");
-	if (!put_actions(g, b, 1, norm < s->nactions ? norm + 1 : norm, s->nactions, all))
-		put_line(b, 1, "(void)run;");
-	buf_puts(b, "}\n");
 }

@@ -170,12 +170,8 @@ runtime_path(Ctx *c, const CgOptions *o, const char **out)
 	return false;
 }
 
-static const char makefile[] =
-    "#   make        builds stage_0\n"
-    "#   make run    runs it; ARGS=\"--data FILE --steps N ...\" is passed on (./stage_0 "
-    "--help lists all)\n"
-    "#   make clean  removes what was built\n"
-    "\n"
+/* What every Makefile has, between the comment on top and the rules of the stages. */
+static const char settings[] =
     "# The runtime's sources.\n"
     "RUNTIME ?= %s\n"
     "ifeq ($(origin CC),default)\n"
@@ -194,7 +190,16 @@ static const char makefile[] =
     "INCLUDE := -I$(RUNTIME) $(addprefix -I,$(firstword $(wildcard "
     "/usr/include/*/openblas-openmp)))\n"
     "OBJ := $(patsubst $(RUNTIME)/%%.c,obj/%%.o,$(sort $(wildcard $(RUNTIME)/*.c)))\n"
-    "HEADERS := $(wildcard $(RUNTIME)/*.h)\n"
+    "HEADERS := $(wildcard $(RUNTIME)/*.h)\n";
+
+static const char one_head[] =
+    "#   make        builds stage_0\n"
+    "#   make run    runs it; ARGS=\"--data FILE --steps N ...\" is passed on (./stage_0 "
+    "--help lists all)\n"
+    "#   make clean  removes what was built\n"
+    "\n";
+
+static const char one_rules[] =
     "# What the object files were made with: another command line makes them again.\n"
     "COMMAND := $(CC) $(OPT) $(FLAGS) $(CFLAGS) $(INCLUDE)\n"
     "\n"
@@ -204,11 +209,11 @@ static const char makefile[] =
     "obj/stage_0.o: src/stage_0.c $(HEADERS) obj/command\n"
     "\t$(COMMAND) -c -o $@ $<\n"
     "\n"
-    "$(OBJ): obj/%%.o: $(RUNTIME)/%%.c $(HEADERS) obj/command\n"
+    "$(OBJ): obj/%.o: $(RUNTIME)/%.c $(HEADERS) obj/command\n"
     "\t$(COMMAND) -c -o $@ $<\n"
     "\n"
     "obj/command: FORCE\n"
-    "\t@mkdir -p obj && { printf '%%s\\n' '$(COMMAND)' | cmp -s - $@ || printf '%%s\\n' "
+    "\t@mkdir -p obj && { printf '%s\\n' '$(COMMAND)' | cmp -s - $@ || printf '%s\\n' "
     "'$(COMMAND)' > $@; }\n"
     "\n"
     "run: stage_0\n"
@@ -219,23 +224,99 @@ static const char makefile[] =
     "\n"
     ".PHONY: run clean FORCE\n";
 
+static const char many_head[] =
+    "#   make        builds a program for every stage\n"
+    "#   make run    runs them; ARGS=\"--data FILE --steps N ...\" is passed on (./stage_0 "
+    "--help lists all)\n"
+    "#   make clean  removes what was built\n"
+    "# By hand, in one line (Open MPI; as root add --allow-run-as-root):\n"
+    "#   mpirun --oversubscribe --bind-to none -np %u ./stage_* --data FILE --steps N\n"
+    "\n"
+    "RANKS := %u\n"
+    "STAGES :=";
+
+static const char many_rules[] =
+    "MPICC ?= mpicc\n"
+    "MPIRUN ?= mpirun\n"
+    "export OMPI_CC := $(CC)\n"
+    "export MPICH_CC := $(CC)\n"
+    "# What the object files were made with: another command line makes them again.\n"
+    "COMMAND := $(MPICC) $(OPT) $(FLAGS) -DGVRT_MPI $(CFLAGS) $(INCLUDE)\n"
+    "\n"
+    "all: $(STAGES)\n"
+    "\n"
+    "$(STAGES): stage_%: obj/stage_%.o $(OBJ)\n"
+    "\t$(MPICC) $(OPT) -fopenmp $(LDFLAGS) -o $@ $^ $(BLAS) -lm\n"
+    "\n"
+    "$(STAGES:%=obj/%.o): obj/%.o: src/%.c $(HEADERS) obj/command\n"
+    "\t$(COMMAND) -c -o $@ $<\n"
+    "\n"
+    "$(OBJ): obj/%.o: $(RUNTIME)/%.c $(HEADERS) obj/command\n"
+    "\t$(COMMAND) -c -o $@ $<\n"
+    "\n"
+    "obj/command: FORCE\n"
+    "\t@command -v $(firstword $(MPICC)) >/dev/null || { echo '$(MPICC) is not there: install "
+    "MPI with its headers, or name its compiler with MPICC=...' >&2; exit 1; }\n"
+    "\t@mkdir -p obj && { printf '%s\\n' '$(CC) $(COMMAND)' | cmp -s - $@ || printf '%s\\n' "
+    "'$(CC) $(COMMAND)' > $@; }\n"
+    "\n"
+    "# Ranks may outnumber cores, and the programs place their own threads. Open MPI up to 4 "
+    "reads OMPI_, from 5 on PRTE_.\n"
+    "run: export OMPI_MCA_rmaps_base_oversubscribe := 1\n"
+    "run: export OMPI_MCA_hwloc_base_binding_policy := none\n"
+    "run: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe\n"
+    "run: export PRTE_MCA_hwloc_default_binding_policy := none\n"
+    "# Root is let in only if told so twice.\n"
+    "ifeq ($(shell id -u),0)\n"
+    "run: export OMPI_ALLOW_RUN_AS_ROOT := 1\n"
+    "run: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1\n"
+    "run: export PRTE_ALLOW_RUN_AS_ROOT := 1\n"
+    "run: export PRTE_ALLOW_RUN_AS_ROOT_CONFIRM := 1\n"
+    "endif\n"
+    "run: $(STAGES)\n"
+    "\t$(MPIRUN) -np $(RANKS) $(addprefix ./,$(STAGES)) $(ARGS)\n"
+    "\n"
+    "clean:\n"
+    "\trm -rf obj $(STAGES)\n"
+    "\n"
+    ".PHONY: all run clean FORCE\n";
+
 static void
 put_makefile(Ctx *c, const Module *m, const CgOptions *o, const char *runtime, Buf *out)
 {
-	bool f64 = m->train.precision == DT_f64 || c->precision == DT_f64;
+	bool f64 = m->train.precision == DT_f64 || c->precision == DT_f64,
+	     many = m->plan.ranks > 1;
 
 	buf_puts(out, "# Made by galvatronc: do not edit. Model ");
 	put_comment(out, name_str(m->names, m->model));
 	buf_puts(out, ".\n");
-	buf_printf(out, makefile, runtime, o->cc && is_plain_path(o->cc) ? o->cc : "gcc",
+	if (many) {
+		buf_printf(out, many_head, m->plan.ranks, m->plan.ranks);
+		for (uint32_t k = 0; k < m->plan.nstages; k++)
+			buf_printf(out, " stage_%u", k);
+		buf_puts(out, "\n");
+	} else {
+		buf_puts(out, one_head);
+	}
+	buf_printf(out, settings, runtime, o->cc && is_plain_path(o->cc) ? o->cc : "gcc",
 		   f64 ? " -DGVRT_F64" : "");
+	buf_puts(out, many ? many_rules : one_rules);
 }
 
+/* ---- the folder ---- */
+
+typedef struct File {
+	const char *path;
+	const Buf *text;
+} File;
+
 bool
-cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program)
+cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *programs, const Buf *traffic)
 {
-	static const char *const files[] = {"Makefile", "src/stage_0.c", "src/manifest"};
-	const char *runtime, *old = old_manifest(c, o->dir);
+	uint32_t n = 0, max = m->plan.nstages + 3;
+	File *files = NEW_N(c->perm, File, max);
+	const char **paths = NEW_N(c->perm, const char *, max), *runtime,
+		   *old = old_manifest(c, o->dir);
 	Buf make, manifest;
 
 	if (!old && !is_empty(o->dir)) {
@@ -251,12 +332,19 @@ cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *program)
 	buf_init(&make, c->perm);
 	buf_init(&manifest, c->perm);
 	put_makefile(c, m, o, runtime, &make);
+	files[n++] = (File){"Makefile", &make};
+	for (uint32_t k = 0; k < m->plan.nstages; k++)
+		files[n++] = (File){cg_text(c->perm, "src/stage_%u.c", k), &programs[k]};
+	if (traffic->n) files[n++] = (File){"src/traffic", traffic};
+	files[n++] = (File){"src/manifest", &manifest};
 	buf_puts(&manifest, MANIFEST_HEAD);
-	for (size_t k = 0; k < COUNTOF(files); k++)
-		buf_printf(&manifest, "%s\n", files[k]);
+	for (uint32_t k = 0; k < n; k++)
+		buf_printf(&manifest, "%s\n", paths[k] = files[k].path);
 	/* the manifest first: what is written next is then known to be ours */
-	return write_file(c, o->dir, files[2], manifest.s, manifest.n) &&
-	       remove_old(c, o->dir, old, files, COUNTOF(files)) &&
-	       write_file(c, o->dir, files[1], program->s, program->n) &&
-	       write_file(c, o->dir, files[0], make.s, make.n);
+	for (uint32_t k = n; k-- > 0;) {
+		if (!write_file(c, o->dir, files[k].path, files[k].text->s, files[k].text->n))
+			return false;
+		if (k == n - 1 && !remove_old(c, o->dir, old, paths, n)) return false;
+	}
+	return true;
 }

@@ -83,7 +83,7 @@ find_param(const Cg *g, const char *prefix, uint32_t number, const char *suffix)
 static Row
 longest_row(const Cg *g, uint32_t param, const bool *taken)
 {
-	const int64_t *at = g->m->mem[0].param_at;
+	const int64_t *at = g->mem->param_at;
 	const char *name = name_str(g->m->names, g->m->params[param].name);
 	Row best = entries_of(g, param);
 
@@ -134,7 +134,7 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 	ir_param_entries(m, param, shape, &ndims);
 	if (p->per.i) count /= m->axes[p->per.i].extent;
 	if (p->init == INIT_const)
-		a = (double)(m->mem[0].consts + m->mem[0].const_at[(uint32_t)p->init_a]);
+		a = (double)(g->mem->consts + g->mem->const_at[(uint32_t)p->init_a]);
 	buf_puts(out, "\t{.prefix = ");
 	put_cstring(out, r->prefix);
 	if (r->suffix) {
@@ -146,7 +146,7 @@ put_param(const Cg *g, Buf *out, uint32_t param, const Row *r)
 		buf_puts(out, ", .repeat = 1");
 	}
 	buf_printf(out, ",\n\t .at = %" PRId64 ", .count = %" PRId64 ", .ndims = %d, .dims = {",
-		   m->mem[0].param_at[param], count, ndims);
+		   g->mem->param_at[param], count, ndims);
 	for (int k = 0; k < ndims || k == 0; k++)
 		buf_printf(out, "%s%" PRId64, k ? ", " : "", ndims ? shape[k] : 0);
 	buf_printf(out, "},\n\t .init = %s, .a = ", init[p->init]);
@@ -210,7 +210,7 @@ put_inputs(Cg *g, Buf *out)
 			   ", .per_sample = %" PRId64 ", .at = %" PRId64
 			   ", .kind = %s, .range = %" PRId64 "},\n",
 			   type_count(m, NULL, &x->type) / m->axes[m->batch.i].extent,
-			   m->mem[0].input_at[k],
+			   g->mem->input_at[k],
 			   x->type.dt == DT_i32    ? "GVRT_I32"
 			   : x->type.dt == DT_bool ? "GVRT_BOOL"
 						   : "GVRT_REAL",
@@ -245,10 +245,9 @@ put_reports(const Cg *g, Buf *out)
 static void
 put_memory(const Cg *g, Buf *out)
 {
-	const Memory *mem = &g->m->mem[0];
+	const Memory *mem = g->mem;
 	const int64_t state = mem->sec_bytes[SEC_param];
-	int64_t slots =
-	    mem->slot_bytes * (g->m->plan.stages[0].slots ? g->m->plan.stages[0].slots : 1);
+	int64_t slots = mem->slot_bytes * (g->stage->slots ? g->stage->slots : 1);
 	const struct {
 		const char *what;
 		int64_t bytes;
@@ -346,7 +345,7 @@ void
 cg_tables(Cg *g, Buf *out)
 {
 	const Module *m = g->m;
-	const Memory *mem = &m->mem[0];
+	const Memory *mem = g->mem;
 	int64_t mbs = m->plan.microbatches ? m->plan.microbatches : 1,
 		batch = m->batch.i ? m->axes[m->batch.i].extent : 1;
 	bool params, inputs, reports;
@@ -366,7 +365,7 @@ cg_tables(Cg *g, Buf *out)
 	buf_printf(out,
 		   ",\n\t.plan_hash = UINT64_C(0x%016" PRIx64
 		   "),\n\t.ranks = 1, .stage = 0, .stages = 1, .threads = %u,\n",
-		   ir_hash(m), m->plan.threads);
+		   g->shared->hash, m->plan.threads);
 	buf_printf(out,
 		   "\t.arena_bytes = GV_ARENA,\n\t.param = GV_PARAMS, .grad = %s, .m = %s, .v "
 		   "= %s, .state_bytes = %" PRId64 ",\n",

@@ -2,8 +2,9 @@
  * schedule.c - what the order of calls means for buffers that several calls write.
  *
  * Gradients need no zeroing: the first call that contributes to a parameter's gradient in the first microbatch stores,
- * every other adds. A cotangent with several uses is zeroed before its first contribution; one nobody contributes to is
- * zero, but that of the loss is one. All this is read off the schedule of one microbatch, expanded here and nowhere else.
+ * every other adds (with ZeRO 2 and 3 a gradient is of one microbatch, so the first of each stores). A cotangent with
+ * several uses is zeroed before its first contribution; one nobody contributes to is zero, but that of the loss is one.
+ * All this is read off what happens to the first microbatch, expanded here and nowhere else.
  */
 #include "codegen/cg.h"
 
@@ -15,54 +16,60 @@ body_of(const Cg *g, uint32_t inst, BodyKind bk)
 	return &g->m->bodies[g->m->types[g->m->insts[inst].type].body[bk]];
 }
 
-static void
-count_ordinals(Cg *g)
+void
+cg_ordinals(Cg *g)
 {
 	const Module *m = g->m;
 
 	g->ordinal = NEW_N(g->a, uint32_t, m->ninsts);
 	g->type_insts = NEW_N(g->a, uint32_t, m->ntypes);
 	g->insts_of = NEW_N(g->a, uint32_t *, m->ntypes);
-	for (uint32_t n = 0; n < m->ninsts; n++)
+	for (uint32_t n = g->stage->first; n - g->stage->first < g->stage->count; n++)
 		g->ordinal[n] = g->type_insts[m->insts[n].type]++;
 	for (uint32_t l = 0; l < m->ntypes; l++)
 		g->insts_of[l] = NEW_N(g->a, uint32_t, g->type_insts[l]);
-	for (uint32_t n = 0; n < m->ninsts; n++)
+	for (uint32_t n = g->stage->first; n - g->stage->first < g->stage->count; n++)
 		g->insts_of[m->insts[n].type][g->ordinal[n]] = n;
+}
+
+/* One action in one turn of the loop over layers around it. Its other microbatches go the way of the first. */
+static void
+expand_action(Cg *g, const Action *x, uint32_t turn)
+{
+	const Module *m = g->m;
+	Call c = {x->kind, x->comm, x->bk,
+		  (uint32_t)((int64_t)x->inst + (int64_t)turn * x->stride)};
+
+	if (x->kind == ACT_body) {
+		ENSURE(c.inst < m->ninsts, "an action of no instance");
+		g->called[m->types[m->insts[c.inst].type].body[c.bk]] = true;
+	} else if ((x->kind != ACT_start && x->kind != ACT_wait) || x->comm != CK_bwd) {
+		return;
+	}
+	if (x->mb == 0) PUSH(g->a, g->calls, g->ncalls, g->ccalls, c);
 }
 
 static void
 expand_calls(Cg *g)
 {
-	const Module *m = g->m;
-	const Stage *s = &m->plan.stages[0];
+	const Stage *s = g->stage;
+	const Action *act = g->m->actions + s->action;
 
-	g->called = NEW_N(g->a, bool, m->nbodies);
-	if (m->const_body) g->called[m->const_body] = true;
+	g->called = NEW_N(g->a, bool, g->m->nbodies);
+	if (g->m->const_body) g->called[g->m->const_body] = true;
 	for (uint32_t k = 0; k < s->nactions; k++) {
-		const Action *a = &m->actions[s->action + k];
-		uint32_t turns = 1, end = k + 1;
+		uint32_t end = k;
 
-		if (a->kind == ACT_layers) {
-			turns = a->count;
-			while (end < s->nactions && m->actions[s->action + end].kind != ACT_end)
-				end++;
-			k++;
-		} else if (a->kind != ACT_body) {
+		if (act[k].kind != ACT_layers) {
+			expand_action(g, &act[k], 0);
 			continue;
 		}
-		for (uint32_t t = 0; t < turns; t++)
-			for (uint32_t j = k; j < end; j++) {
-				const Action *x = &m->actions[s->action + j];
-				Call c = {(uint32_t)((int64_t)x->inst + (int64_t)t * x->stride),
-					  x->bk};
-
-				ENSURE(x->kind == ACT_body && c.inst < m->ninsts,
-				       "a loop over layers holds something else than bodies");
-				PUSH(g->a, g->calls, g->ncalls, g->ccalls, c);
-				g->called[m->types[m->insts[c.inst].type].body[c.bk]] = true;
-			}
-		k = end > k ? end - (a->kind == ACT_body) : k;
+		while (act[end].kind != ACT_end)
+			end++;
+		for (uint32_t t = 0; t < act[k].count; t++)
+			for (uint32_t j = k + 1; j < end; j++)
+				expand_action(g, &act[j], t);
+		k = end;
 	}
 }
 
@@ -81,51 +88,85 @@ order_ports(const Body *b, uint32_t *order)
 	}
 }
 
+/* What is known while the calls of the first microbatch are walked. */
+typedef struct Seen {
+	bool *param; /* [nparams] something contributed to its gradient */
+	bool *cot;   /* [ncot] something wrote or read it */
+} Seen;
+
+/* The first to read or write a cotangent: what it must be before. */
+static uint8_t
+first_touch(Cg *g, Seen *s, Ref r, bool writes)
+{
+	const Module *m = g->m;
+	Ref loss = m->nreports ? m->reports[0].ref : (Ref){0};
+	uint32_t k;
+
+	if (r.kind != REF_result) return PREPARE_nothing;
+	k = cot_index(g, r);
+	if (s->cot[k]) return PREPARE_nothing;
+	s->cot[k] = true;
+	if (writes) return g->mem->cot[k].shared ? PREPARE_zero : PREPARE_nothing;
+	return loss.kind == REF_result && loss.i == r.i && loss.result == r.result
+		   ? PREPARE_one
+		   : PREPARE_zero;
+}
+
+static void
+late_ports(Cg *g, Seen *s, const Call *c)
+{
+	const Instance *n = &g->m->insts[c->inst];
+	const Body *b = body_of(g, c->inst, c->bk);
+	uint32_t *order = NEW_N(g->a, uint32_t, b->nports + 1), at = c->inst * BK_COUNT + c->bk;
+
+	g->late[at] = NEW_N(g->a, bool, b->nports);
+	g->prepare[at] = NEW_N(g->a, uint8_t, b->nports);
+	order_ports(b, order);
+	for (uint32_t j = 0; j < b->nports; j++) {
+		uint32_t p = order[j];
+		const Port *port = &b->ports[p];
+
+		if (port->kind == PORT_dw) {
+			g->late[at][p] = s->param[n->params[port->slot]];
+			s->param[n->params[port->slot]] = true;
+		}
+		if (port->kind == PORT_cot)
+			g->prepare[at][p] =
+			    first_touch(g, s, (Ref){REF_result, c->inst, port->slot}, false);
+		if (port->kind == PORT_dx)
+			g->prepare[at][p] = first_touch(g, s, n->args[port->slot], true);
+	}
+}
+
+/* The two ends of a cotangent's way between meshes, where they are in this stage. */
+static void
+late_reshard(Cg *g, Seen *s, const Call *c)
+{
+	Ref from = g->m->insts[c->inst].args[0];
+
+	if (c->kind == ACT_start && cg_is_here(g, c->inst))
+		g->prepare_bwd[c->inst] =
+		    first_touch(g, s, (Ref){REF_result, c->inst, 0}, false);
+	if (c->kind == ACT_wait && cg_is_here(g, from.i))
+		g->prepare_back[c->inst] = first_touch(g, s, from, true);
+}
+
 static void
 find_late(Cg *g)
 {
 	const Module *m = g->m;
-	bool *param = NEW_N(g->a, bool, m->nparams + 1),
-	     *cot = NEW_N(g->a, bool, m->mem[0].ncot + 1);
-	Ref loss = m->nreports ? m->reports[0].ref : (Ref){0};
+	Seen s = {NEW_N(g->a, bool, m->nparams + 1), NEW_N(g->a, bool, g->mem->ncot + 1)};
 
 	g->late = NEW_N(g->a, bool *, m->ninsts *BK_COUNT);
 	g->prepare = NEW_N(g->a, uint8_t *, m->ninsts * BK_COUNT);
-	for (uint32_t k = 0; k < g->ncalls; k++) {
-		const Call *c = &g->calls[k];
-		const Instance *n = &m->insts[c->inst];
-		const Body *b = body_of(g, c->inst, c->bk);
-		uint32_t *order = NEW_N(g->a, uint32_t, b->nports + 1),
-			 at = c->inst * BK_COUNT + c->bk;
-
-		g->late[at] = NEW_N(g->a, bool, b->nports);
-		g->prepare[at] = NEW_N(g->a, uint8_t, b->nports);
-		order_ports(b, order);
-		for (uint32_t j = 0; j < b->nports; j++) {
-			uint32_t p = order[j];
-			const Port *port = &b->ports[p];
-			Ref r = {REF_result, c->inst, port->slot};
-
-			if (port->kind == PORT_dw) {
-				g->late[at][p] = param[n->params[port->slot]];
-				param[n->params[port->slot]] = true;
-			}
-			if (port->kind == PORT_dx) r = n->args[port->slot];
-			if ((port->kind != PORT_cot && port->kind != PORT_dx) ||
-			    r.kind != REF_result || cot[cot_index(g, r)])
-				continue;
-			cot[cot_index(g, r)] = true;
-			if (port->kind == PORT_dx)
-				g->prepare[at][p] = m->mem[0].cot[cot_index(g, r)].shared
-							? PREPARE_zero
-							: PREPARE_nothing;
-			else
-				g->prepare[at][p] = loss.kind == REF_result && loss.i == r.i &&
-							    loss.result == r.result
-							? PREPARE_one
-							: PREPARE_zero;
-		}
-	}
+	g->prepare_bwd = NEW_N(g->a, uint8_t, m->ninsts);
+	g->prepare_back = NEW_N(g->a, uint8_t, m->ninsts);
+	for (uint32_t k = 0; k < g->ncalls; k++)
+		if (g->calls[k].kind == ACT_body)
+			late_ports(g, &s, &g->calls[k]);
+		else
+			late_reshard(g, &s, &g->calls[k]);
+	g->contributes = s.param;
 }
 
 /* ---- modes ---- */
@@ -154,7 +195,7 @@ dx_mode(Cg *g, uint32_t type, const Port *port, PortMode *mode)
 		Ref r = g->m->insts[g->insts_of[type][k]].args[port->slot];
 
 		inputs += r.kind != REF_result;
-		shared += r.kind == REF_result && g->m->mem[0].cot[cot_index(g, r)].shared;
+		shared += r.kind == REF_result && g->mem->cot[cot_index(g, r)].shared;
 	}
 	if (inputs == n) return; /* an input has no gradient */
 	if (inputs && spare_cot(g, type, port->slot).kind == REF_none)
@@ -169,21 +210,24 @@ dx_mode(Cg *g, uint32_t type, const Port *port, PortMode *mode)
 static void
 dw_mode(const Cg *g, uint32_t type, BodyKind bk, uint32_t p, PortMode *mode)
 {
-	uint32_t late = 0, n = 0;
+	uint32_t late = 0, each = 0, n = 0;
+	uint16_t slot = g->m->bodies[g->m->types[type].body[bk]].ports[p].slot;
 
 	for (uint32_t k = 0; k < g->type_insts[type]; k++) {
-		const bool *x = g->late[g->insts_of[type][k] * BK_COUNT + bk];
+		uint32_t inst = g->insts_of[type][k];
+		const bool *x = g->late[inst * BK_COUNT + bk];
 
 		if (!x) continue;
 		n++;
 		late += x[p];
+		each += cg_in_dwork(g, g->m->insts[inst].params[slot]);
 	}
 	if (late == n && n) {
 		mode->mode = STORE_add;
-	} else if (late) {
+	} else if (late || (each && each < n)) {
 		*mode = (PortMode){STORE_flag, true};
 	} else {
-		mode->mode = g->m->plan.microbatches > 1 ? STORE_flag : STORE_set;
+		mode->mode = g->m->plan.microbatches > 1 && !each ? STORE_flag : STORE_set;
 	}
 }
 
@@ -223,13 +267,12 @@ cg_schedule(Cg *g)
 {
 	const Module *m = g->m;
 
-	count_ordinals(g);
 	expand_calls(g);
 	find_late(g);
 	g->modes = NEW_N(g->a, PortMode *, m->nbodies);
 	for (uint32_t l = 0; l < m->ntypes; l++)
 		for (int k = 0; k < BK_COUNT; k++)
-			if (m->types[l].body[k])
+			if (g->called[m->types[l].body[k]] && m->types[l].body[k])
 				find_modes(g, l, (BodyKind)k, m->types[l].body[k]);
 	if (m->const_body) find_modes(g, 0, BK_const, m->const_body);
 	for (uint32_t b = 1; b < m->nbodies; b++)

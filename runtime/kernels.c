@@ -186,6 +186,26 @@ gv_scatter_rows(int64_t rows, int64_t n, real *grad, int64_t ld, const int32_t *
 	}
 }
 
+void
+gv_scatter_part(int64_t rows, int64_t n, real *grad, int64_t ld, int64_t first, int64_t count,
+		const int32_t *index, const real *dy, int64_t lddy)
+{
+	enum { COLS = 64 };
+	const int64_t blocks = (n + COLS - 1) / COLS;
+#pragma omp parallel for schedule(static)
+	for (int64_t b = 0; b < blocks; b++) {
+		const int64_t lo = b * COLS, hi = n < lo + COLS ? n : lo + COLS;
+		for (int64_t r = 0; r < rows; r++) {
+			const int64_t at = index[r] - first;
+			if (at < 0 || at >= count) continue;
+			real *restrict dst = grad + at * ld;
+			const real *restrict src = dy + r * lddy;
+			for (int64_t i = lo; i < hi; i++)
+				dst[i] += src[i];
+		}
+	}
+}
+
 double
 gv_sumsq(const real *g, int64_t n)
 {

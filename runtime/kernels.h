@@ -226,6 +226,10 @@ void gv_gather_rows(int64_t rows, int64_t n, const real *table, int64_t ld,
 void gv_scatter_rows(int64_t rows, int64_t n, real *grad, int64_t ld, const int32_t *index,
 		     const real *dy, int64_t lddy);
 
+/* The same where grad holds the entries first .. first + count only; what points elsewhere is dropped. */
+void gv_scatter_part(int64_t rows, int64_t n, real *grad, int64_t ld, int64_t first,
+		     int64_t count, const int32_t *index, const real *dy, int64_t lddy);
+
 /* Attention over `nouter` carried axes (batch, heads, groups...). Strides are in elements; an operand that lacks a
  * carried axis has stride 0 there (grouped queries: k and v over `group`), and its gradient is summed over it. The
  * feature stride is 1. Never stores a [sq sk] matrix. */
@@ -261,6 +265,23 @@ void gv_attention(const GvAttention *t, const real *q, const real *k, const real
 void gv_attention_grad(const GvAttention *t, const real *q, const real *k, const real *v,
 		       const real *o, const real *lse, const real *dout, real *dq, real *dk,
 		       real *dv, real *dbias);
+
+/* What a rank has of a tensor in a flat that is split over ranks, rank c having bytes c * part and up. */
+typedef struct GvRange {
+	int64_t in_flat,
+	    in_part; /* bytes: where it begins in the whole flat, and in this rank's part */
+	int64_t n;   /* elements; 0: nothing of it is here */
+} GvRange;
+
+static inline GvRange
+gv_range(int64_t c, int64_t part, int64_t at, int64_t count)
+{
+	const int64_t size = (int64_t)sizeof(real), lo = c * part, hi = lo + part;
+	const int64_t from = at > lo ? at : lo,
+		      to = at + count * size < hi ? at + count * size : hi;
+	if (to <= from) return (GvRange){lo, 0, 0};
+	return (GvRange){from, from - lo, (to - from) / size};
+}
 
 /* Sum of squares in double, in a fixed order. */
 double gv_sumsq(const real *g, int64_t n);

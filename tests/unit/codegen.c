@@ -237,7 +237,7 @@ numerics(const Case *x)
 	buf_init(&once, c.perm);
 	buf_init(&twice, c.perm);
 	clear(&c, dir);
-	if (m && cg_program(&c, m, &once) && cg_program(&c, m, &twice)) {
+	if (m && cg_program(&c, m, 0, &once) && cg_program(&c, m, 0, &twice)) {
 		check(once.n == twice.n && memcmp(once.s, twice.s, once.n) == 0, x->name,
 		      "emitted twice, different bytes");
 		check(cg_emit(&c, m, &(CgOptions){.dir = dir, .runtime_dir = "runtime"}),
@@ -308,7 +308,7 @@ hostile(void)
 	for (uint32_t k = 0; k < m->ninputs; k++)
 		m->inputs[k].name = name_of(c.names, bad[k % COUNTOF(bad)]);
 	buf_init(&out, c.perm);
-	check(cg_program(&c, m, &out), x.name, "is not emitted");
+	check(cg_program(&c, m, 0, &out), x.name, "is not emitted");
 	check(out.s && file_write(file, out.s, out.n), x.name, "is not written");
 	check(run(text(&c,
 		       "${CC:-gcc} -std=gnu11 -fopenmp -Wall -Wextra -Werror -DGVRT_F64 "
