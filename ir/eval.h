@@ -116,10 +116,13 @@ typedef struct Place {
 	int64_t lo, hi;
 } Place;
 
+#define EVAL_PRIVATE INT64_MIN
+
 /* A value while its body runs. */
 typedef struct Cell {
-	Tensor t;   /* x: private contents; NULL: in the arena, or not made yet */
-	int64_t at; /* in the arena; -1: private */
+	Tensor t; /* x: private contents; NULL: in the arena, or not made yet */
+	int64_t
+	    at; /* in the arena, below its beginning where only a later range is kept; EVAL_PRIVATE */
 	bool alias; /* a view, made anew whenever it is read */
 } Cell;
 

@@ -75,7 +75,7 @@ load(Eval *e, Rank *r, Val v, Tensor *t)
 		chain[n - 1 - i] = v, v = val_op(b, v)->in[0];
 	const Cell *cell = &f->cells[v.i];
 	*t = cell->t;
-	if (!t->x && cell->at < 0)
+	if (!t->x && cell->at == EVAL_PRIVATE)
 		ICE("'%%%s' of '%s' is read before it is made", val_str(e->m, b, v),
 		    name_str(e->m->names, b->name));
 	if (!t->x &&
@@ -102,10 +102,10 @@ result_at(const Eval *e, const Rank *r, Val v)
 	const Body *b = r->f.b;
 	const ValDef *d = &b->vals[v.i];
 
-	if (!e->placed) return -1;
+	if (!e->placed) return EVAL_PRIVATE;
 	if (d->over.i && d->space != SP_local) return r->f.cells[d->over.i].at;
 	if (d->space == SP_scratch) return r->scratch + d->offset;
-	if (d->space != SP_port) return -1;
+	if (d->space != SP_port) return EVAL_PRIVATE;
 	for (uint32_t i = 0; i < b->nports; i++) {
 		const Port *p = &b->ports[i];
 		bool added =
@@ -120,7 +120,7 @@ result_at(const Eval *e, const Rank *r, Val v)
 			continue;
 		return r->f.ports[i].at;
 	}
-	return -1;
+	return EVAL_PRIVATE;
 }
 
 static bool
@@ -182,7 +182,7 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	for (uint32_t v = 1; v < b->nvals; v++) {
 		f->cells[v].t = eval_tensor(m, mesh, f->coord, &b->vals[v].type);
 		f->cells[v].alias = is_alias(e, b, (Val){v});
-		f->cells[v].at = -1;
+		f->cells[v].at = EVAL_PRIVATE;
 	}
 	for (uint32_t i = 0; i < b->nports; i++)
 		if (port_is_in(b->ports[i].kind) && !bind_in(e, r, i)) return false;
@@ -332,7 +332,7 @@ prepare(Eval *e, Rank *r, const Op *op, Call *c)
 		if (!load(e, r, op->in[k], &c->in[k])) return false;
 	for (int k = 0; k < op->nout; k++) {
 		if (!op->out[k].i) continue;
-		bool kept = r->f.cells[op->out[k].i].at < 0;
+		bool kept = r->f.cells[op->out[k].i].at == EVAL_PRIVATE;
 		c->out[k] = result_tensor(e, r, op->out[k], kept ? r->body : r->op);
 	}
 	return true;
@@ -354,7 +354,7 @@ finish(Eval *e, Rank *r, const Call *c)
 		for (int k = 0; k < b->ops[f->flushed].nout; k++) {
 			Val v = b->ops[f->flushed].out[k];
 			Cell *cell = &f->cells[v.i];
-			if (!v.i || cell->at < 0) continue;
+			if (!v.i || cell->at == EVAL_PRIVATE) continue;
 			if (!eval_store(e, r, &(Place){.at = cell->at, .type = &cell->t.t},
 					&cell->t))
 				return false;
