@@ -207,12 +207,12 @@ needs_rate(const Op *op)
 
 /* Mesh axes over which all ranks have the same of a tensor. */
 unsigned
-bc_replicas(const CgBody *c, const Type *t)
+cg_replicas(const Mesh *mesh, const Type *t)
 {
 	unsigned mask = 0;
 
-	for (int k = 1; c->mesh && k < c->mesh->n; k++)
-		if (c->mesh->ax[k].degree > 1) mask |= 1u << k;
+	for (int k = 1; mesh && k < mesh->n; k++)
+		if (mesh->ax[k].degree > 1) mask |= 1u << k;
 	return mask & ~(ir_split(t) | t->flat | t->partial);
 }
 
@@ -222,7 +222,8 @@ is_counted(const CgBody *c, const Port *p)
 {
 	const Type *t = bc_type(c, p->v);
 
-	if (c->b->kind == BK_N) return p->kind == PORT_grad && (t->flat || bc_replicas(c, t));
+	if (c->b->kind == BK_N)
+		return p->kind == PORT_grad && (t->flat || cg_replicas(c->mesh, t));
 	return c->b->kind == BK_U && p->kind == PORT_weight && t->flat;
 }
 

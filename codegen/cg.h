@@ -85,7 +85,8 @@ typedef struct Family {
 
 typedef struct Shared { /* by the programs of all stages */
 	CommTable comms;
-	uint64_t hash; /* of the plan */
+	uint64_t hash;     /* of the plan */
+	uint32_t *by_name; /* [nparams] parameters in the order of their names */
 } Shared;
 
 typedef struct Cg {
@@ -129,7 +130,8 @@ typedef struct Cg {
 	uint32_t *comm_ordinal[CK_COUNT]; /* number in it */
 	int64_t nrequests;
 	struct CgBody *body; /* [nbodies] what became of each */
-	Buf bodies, tables, actions;
+	Buf bodies, tables, actions, parts;
+	uint32_t nparts;
 } Cg;
 
 /* The name of an axis' local extent ("BATCH_MB"); makes it on first use. */
@@ -203,7 +205,7 @@ const char *bc_pointer(CgBody *c, const Access *x);
 /* Declares the buffer of a value that is about to be stored. */
 void bc_touch(CgBody *c, Val v);
 /* Mesh axes along which all ranks have the same of a tensor. */
-unsigned bc_replicas(const CgBody *c, const Type *t);
+unsigned cg_replicas(const Mesh *mesh, const Type *t);
 void bc_line(CgBody *c, const char *fmt, ...) GV_PRINTF(2, 3);
 /* IR lines and places of ops, as a comment. */
 void bc_comment(CgBody *c, const uint32_t *ops, uint32_t n);

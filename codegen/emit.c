@@ -7,6 +7,7 @@
 #include "codegen/cg.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- lines ---- */
@@ -408,12 +409,39 @@ program(Ctx *c, const Module *m, const Shared *shared, uint32_t stage, Buf *out)
 	return !g.failed;
 }
 
+typedef struct Named {
+	const char *name;
+	uint32_t param;
+} Named;
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(((const Named *)a)->name, ((const Named *)b)->name);
+}
+
+/* Parameters by their names, for whoever looks them up. */
+static uint32_t *
+by_name(Ctx *c, const Module *m)
+{
+	Named *x = arena_alloc(c->perm, sizeof *x * (m->nparams + 1));
+	uint32_t *out = NEW_N(c->perm, uint32_t, m->nparams + 1);
+
+	for (uint32_t k = 0; k < m->nparams; k++)
+		x[k] = (Named){name_str(m->names, m->params[k].name), k};
+	qsort(x, m->nparams, sizeof *x, compare_names);
+	for (uint32_t k = 0; k < m->nparams; k++)
+		out[k] = x[k].param;
+	return out;
+}
+
 /* What all stages share. */
 static Shared
 share(Ctx *c, const Module *m)
 {
 	ENSURE(m->level == LV_mem, "codegen wants level mem, not %s", level_str[m->level]);
-	return (Shared){.comms = ir_comms(m, c->perm), .hash = ir_hash(m)};
+	return (Shared){
+	    .comms = ir_comms(m, c->perm), .hash = ir_hash(m), .by_name = by_name(c, m)};
 }
 
 bool

@@ -170,7 +170,7 @@ elem_inside(Nest *n, const Op *op, const Env *e)
 		if (bc_extent(n->c, &outer, 0) % n->c->mesh->ax[u.shard[k]].degree == 0)
 			continue;
 		if (start) lin_term(&at, start, 1, 0);
-		buf_printf(&b, "%s%s < %s", b.n ? " & " : "", lin_alone(n, &at),
+		buf_printf(&b, "%s(%s < %s)", b.n ? " & " : "", lin_alone(n, &at),
 			   cg_size(n->c->g, n->c->mesh, outer.ax[0]));
 		deps |= at.deps;
 	}

@@ -105,7 +105,7 @@ count_text(Wrapper *w, uint32_t p)
 	const Type *t = bc_type(w->c, port->v);
 	const char *n =
 	    t->flat ? cg_text(w->g->a, "%s.n", range_of(w, p)) : cg_count(w->g, w->c->mesh, t);
-	unsigned replicas = bc_replicas(w->c, t);
+	unsigned replicas = cg_replicas(w->c->mesh, t);
 
 	if (w->c->b->kind != BK_N || !replicas) return n;
 	return cg_text(w->g->a, "gv_first(run, %u, %u) ? %s : 0", w->c->b->mesh, replicas, n);

@@ -165,7 +165,8 @@ cg_traffic(Ctx *c, const Module *m, const CommTable *comms, Buf *out)
 		Traffic t = {.c = c, .m = m, .comms = comms, .stage = k};
 
 		t.sum = NEW_N(c->tmp ? c->tmp : c->perm, Sum, (size_t)comms->n * KIND_COUNT);
-		t.messages = NEW_N(c->tmp ? c->tmp : c->perm, Sum, (size_t)m->plan.stages[k].ranks * 2);
+		t.messages =
+		    NEW_N(c->tmp ? c->tmp : c->perm, Sum, (size_t)m->plan.stages[k].ranks * 2);
 		count_stage(&t);
 		put_stage(&t, out);
 	}
