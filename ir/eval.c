@@ -259,6 +259,21 @@ get_place(const Eval *e, const Rank *r, uint32_t param, Section s)
 	return *p;
 }
 
+/* NaN where a rank has something else than those before it: what several ranks have must be the same. */
+static void
+mark_differing(Tensor *all, const Tensor *part, Arena *tmp)
+{
+	Tensor have = *part, mark = *part;
+
+	have.x = NEW_N(tmp, double, have.n + 1);
+	mark.x = NEW_N(tmp, double, mark.n + 1);
+	eval_overlap(&have, all, false);
+	for (int64_t i = 0; i < have.n; i++)
+		if (!(fabs(have.x[i] - part->x[i]) <= 1e-9 * fabs(part->x[i]) + 1e-12))
+			mark.x[i] = NAN;
+	eval_overlap(all, &mark, true);
+}
+
 /* The whole of a parameter's section, from all ranks that have a part, of several that have the same one from the first. */
 static size_t
 get_param(Eval *e, uint32_t param, Section s, const double **x)
@@ -284,6 +299,7 @@ get_param(Eval *e, uint32_t param, Section s, const double **x)
 		Tensor part = eval_tensor(m, p.mesh, coord, p.type);
 		bool ok = eval_load(e, r, &p, &part, r->op);
 		if (ok && eval_counts(p.mesh, coord, &held)) eval_overlap(&all, &part, true);
+		if (ok && !p.ranged) mark_differing(&all, &part, r->op);
 		arena_reset(r->op);
 		if (!ok) return 0;
 	}

@@ -108,7 +108,8 @@ enum { MAX_LOOPS = 8 };
 /* Where something is kept: an array of doubles, or (level mem) `at` in the rank's arena. */
 typedef struct Place {
 	double *x;
-	int64_t at; /* bytes; read if x is NULL */
+	int64_t
+	    at; /* bytes; read if x is NULL; of a range, where the first element that is kept lies */
 	const Type
 	    *type; /* how it is laid out; NULL: there is no such thing, it reads as zeros */
 	const Mesh *mesh;

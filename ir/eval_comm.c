@@ -300,14 +300,8 @@ take(Eval *e, Rank *r, const Request *q)
 	Tensor t = eval_tensor(e->m, q->to.mesh, coord, q->to.type);
 	ok = eval_load(e, r, &q->to, &t, r->op);
 	if (ok && q->comm == CK_bwd) ok = eval_give_cot(e, r, ref, q->slot, &q->owner, &t);
-	if (ok && q->comm == CK_return) {
-		uint32_t owner = e->m->params[q->i].borrows - 1;
-		bool first =
-		    true; /* on every axis the owner's gradient is still to be added over */
-		for (int a = 1; a < MAX_MESH; a++)
-			first &= !coord[a] || !(e->m->params[owner].pending >> a & 1);
-		if (first) ok = eval_give_grad(e, r, owner, &t);
-	}
+	if (ok && q->comm == CK_return) /* who is not to receive it has zeros */
+		ok = eval_give_grad(e, r, e->m->params[q->i].borrows - 1, &t);
 	r->f.mb = keep;
 	arena_reset(r->op);
 	return ok;

@@ -166,9 +166,20 @@ static int64_t
 area_at(const Eval *e, const Rank *r, const Range *x)
 {
 	const Flat *f = &e->flats[x->inst];
-	const Place *p = area_place(r, x->area, f->param[0]);
+	const Memory *mem = r->mem;
+	const Mesh *mesh = ir_inst_mesh(e->m, x->inst);
+	Section s = x->area == AREA_param || x->area == AREA_gather ? SEC_param : SEC_grad;
+	uint32_t coord[MAX_MESH], odd = x->inst % 2;
+	int64_t at = mem->sec[s] + mem->flat_at[s][x->inst] + x->shift;
 
-	return p->at - f->at[0] + x->shift;
+	if (x->area == AREA_gather && f->zero == 3)
+		return mem->gather + odd * mem->gather_bytes + x->shift;
+	if (x->area == AREA_work && f->zero >= 2)
+		return mem->dwork + odd * mem->dwork_bytes + x->shift;
+	eval_coords(r, mesh, 0, coord);
+	if (ir_flat_split(f->zero, s))
+		at -= f->bytes / f->dp * ir_group_index(mesh, f->dp_mask, coord);
+	return at;
 }
 
 /* The place of `n` elements of the flat, as if they were a tensor. */

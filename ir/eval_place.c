@@ -98,12 +98,12 @@ encode(DType dt, unsigned char *p, int64_t width, double x)
 static bool
 inside(Eval *e, const Rank *r, int64_t at, const Tensor *t)
 {
-	int64_t width = dtype_bytes(t->t.dt), from = at + t->lo * width,
-		to = at + t->hi * width;
+	int64_t bytes = (t->hi - t->lo) * dtype_bytes(t->t.dt);
 
-	if (t->hi <= t->lo || (from >= 0 && to <= r->nbytes)) return true;
+	if (bytes <= 0 || (at >= 0 && bytes <= r->nbytes && at <= r->nbytes - bytes))
+		return true;
 	diag_error(e->diag, (Loc){0}, "%lld bytes at %lld of an arena of %lld",
-		   (long long)(to - from), (long long)from, (long long)r->nbytes);
+		   (long long)bytes, (long long)at, (long long)r->nbytes);
 	return false;
 }
 
@@ -152,8 +152,8 @@ eval_load(Eval *e, const Rank *r, const Place *p, Tensor *t, Arena *a)
 		if (!inside(e, r, p->at, t)) return false;
 		t->x = NEW_N(a, double, t->n + 1);
 		for (int64_t i = t->lo; i < t->hi; i++)
-			t->x[i] =
-			    decode(t->t.dt, r->bytes + p->at * e->unit + i * width, width);
+			t->x[i] = decode(
+			    t->t.dt, r->bytes + p->at * e->unit + (i - t->lo) * width, width);
 		return true;
 	}
 	eval_coords(r, p->mesh, r->f.mb, coord);
@@ -179,7 +179,8 @@ eval_store(Eval *e, const Rank *r, const Place *p, const Tensor *t)
 		int64_t width = dtype_bytes(t->t.dt) * e->unit;
 		if (!inside(e, r, p->at, &part)) return false;
 		for (int64_t i = part.lo; i < part.hi; i++)
-			encode(t->t.dt, r->bytes + p->at * e->unit + i * width, width, t->x[i]);
+			encode(t->t.dt, r->bytes + p->at * e->unit + (i - part.lo) * width,
+			       width, t->x[i]);
 		return true;
 	}
 	eval_coords(r, p->mesh, r->f.mb, coord);
@@ -355,6 +356,7 @@ set_range(const Eval *e, const InFlat *f, Place *p)
 	p->lo = (f->begin - f->at) / width, p->hi = (f->end - f->at) / width;
 	p->lo = p->lo < 0 ? 0 : p->lo > n ? n : p->lo;
 	p->hi = p->hi < p->lo ? p->lo : p->hi > n ? n : p->hi;
+	if (e->placed) p->at = p->hi > p->lo ? p->at + p->lo * width : 0;
 }
 
 /* Level mem: where a parameter's section begins for it; of one that keeps a range, as if all of the flat were there. */
@@ -697,8 +699,7 @@ zero_place(const Eval *e, Rank *r, const Place *p)
 		memset(p->x, 0, (size_t)n * sizeof *p->x);
 		return;
 	}
-	int64_t from = p->at + (p->ranged ? p->lo : 0) * width,
-		to = p->at + (p->ranged ? p->hi : n) * width;
+	int64_t from = p->at, to = p->at + (p->ranged ? p->hi - p->lo : n) * width;
 	if (from >= 0 && to > from && to <= r->nbytes)
 		memset(r->bytes + from * e->unit, 0, (size_t)((to - from) * e->unit));
 }
