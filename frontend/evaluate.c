@@ -89,6 +89,13 @@ feed_step(const Feed *f, Ctx *c, uint64_t step)
 	return true;
 }
 
+bool
+evaluate_feed(Ctx *c, const Module *m, Eval *e, uint64_t seed, uint64_t step)
+{
+	Feed f = {.m = m, .eval = e, .seed = seed};
+	return feed_step(&f, c, step);
+}
+
 static void
 print_reports(const Module *m, const Eval *e)
 {

@@ -24,6 +24,13 @@ typedef struct FeOptions {
 Module *fe_load(Ctx *c, const FeOptions *o);
 /* The same for a text in memory, which must outlive the Ctx; `o->path` is only its name. */
 Module *fe_parse_text(Ctx *c, const FeOptions *o, const char *text, size_t n);
+/* The top-level axes and numbers that the file gives as whole literals above 1, --set first: what a smaller copy of the
+ * model may change. In c->perm. False after diagnostics. */
+typedef struct FeNumber {
+	Name name;
+	int64_t value;
+} FeNumber;
+bool fe_numbers(Ctx *c, const FeOptions *o, FeNumber **out, uint32_t *n);
 /* Prints the syntax tree, for --emit=ast. False after diagnostics. */
 bool fe_dump_ast(Ctx *c, const char *path, FILE *out);
 

@@ -370,6 +370,42 @@ fe_load(Ctx *c, const FeOptions *o)
 	return text ? fe_parse_text(c, o, text, n) : NULL;
 }
 
+/* name = literal, unless --set gives it. */
+static void
+add_number(Ctx *c, const FeOptions *o, Name name, const Node *value, FeNumber **out,
+	   uint32_t *n, uint32_t *cap)
+{
+	const char *s = name_str(c->names, name);
+	size_t len = strlen(s);
+	double x = value->kind == N_number ? value->num : 0;
+	for (int i = 0; i < o->nset; i++)
+		if (!strncmp(o->set[i], s, len) && o->set[i][len] == '=')
+			x = strtod(o->set[i] + len + 1, NULL);
+	if (x < 2 || x > 9007199254740991.0 || x != (double)(int64_t)x) return;
+	PUSH(c->perm, *out, *n, *cap, ((FeNumber){name, (int64_t)x}));
+}
+
+bool
+fe_numbers(Ctx *c, const FeOptions *o, FeNumber **out, uint32_t *n)
+{
+	size_t len;
+	uint32_t cap = 0;
+	Source s;
+	char *text = read_text(c, o->path, &len);
+	*out = NULL;
+	*n = 0;
+	if (!text || !parse_source(c, &s, name_of(c->names, basename_of(o->path)), text, len))
+		return false;
+	for (const Node *i = s.items; i; i = i->next) {
+		if (i->kind == N_axis)
+			for (const Node *a = i->a; a; a = a->next)
+				add_number(c, o, a->name, a->a, out, n, &cap);
+		if (i->kind == N_bind && !i->a->next)
+			add_number(c, o, i->a->name, i->b, out, n, &cap);
+	}
+	return true;
+}
+
 bool
 fe_dump_ast(Ctx *c, const char *path, FILE *out)
 {

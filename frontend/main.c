@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "codegen/codegen.h"
+#include "frontend/check.h"
 #include "frontend/evaluate.h"
 #include "frontend/frontend.h"
 #include "frontend/options.h"
@@ -215,13 +216,46 @@ interpret(Ctx *c, const Options *o, const Module *m)
 	return evaluate(c, m, &eo, o->data, steps) ? 0 : 1;
 }
 
+static bool
+passes_to(Ctx *c, Module **m, const char *pass)
+{
+	return pass_run_all(c, m, &(PassOptions){.stop_after = pass});
+}
+
+static bool
+check_train(Ctx *c, Module **m)
+{
+	return passes_to(c, m, "optimizer");
+}
+
+static bool
+check_rest(Ctx *c, Module **m, bool to_memory)
+{
+	return passes_to(c, m, to_memory ? NULL : "spmd");
+}
+
+/* galvatronc check: m is at level plan. Returns the exit status. */
+static int
+check(Ctx *c, const Options *o, const Module *m)
+{
+	static const CheckPasses passes = {check_train, check_rest};
+	const FeOptions fe = {
+	    .path = o->file, .set = (const char *const *)o->set, .nset = o->nset, .host = true};
+	return check_plan(c, m, &fe, &passes, o->explain);
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
 {
 	if (o->emit && strcmp(o->emit, "ast") == 0)
 		return fe_dump_ast(c, o->file, stdout) ? 0 : 1;
-	const int level = emit_level(o);
+	const int level = o->command == CMD_check ? LV_plan : emit_level(o);
+	if (o->command == CMD_check && ends_with(o->file, ".gir")) {
+		fputs("galvatronc: check makes the model smaller, which takes its GDL file\n",
+		      stderr);
+		return 2;
+	}
 	if (level == LV_COUNT)
 		return bad_value("--emit", o->emit,
 				 "ast, graph, train, plan, plan-ir, spmd, sched, mem or gir");
@@ -234,6 +268,7 @@ run(Ctx *c, const Options *o)
 	if (!m) return 1;
 	if (!run_passes(c, o, &m, level)) return 1;
 	if (o->command == CMD_eval) return interpret(c, o, m);
+	if (o->command == CMD_check) return check(c, o, m);
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);

@@ -75,7 +75,9 @@ options_help(FILE *f)
 	      "       galvatronc FILE.gdl --emit=LEVEL         print the program at a level\n"
 	      "       galvatronc FILE.gir ...                  go on from a dump of any level\n"
 	      "       galvatronc eval FILE [options]           run it in the "
-	      "interpreter\n\noptions:\n",
+	      "interpreter\n"
+	      "       galvatronc check FILE.gdl --plan P       a small copy under the plan "
+	      "against one rank\n\noptions:\n",
 	      f);
 	for (size_t i = 0; i < COUNTOF(defs); i++) {
 		char left[40];
@@ -128,6 +130,8 @@ options_parse(Options *o, int argc, char **argv)
 		if (arg[0] != '-' || !arg[1]) {
 			if (i == 1 && strcmp(arg, "eval") == 0)
 				o->command = CMD_eval;
+			else if (i == 1 && strcmp(arg, "check") == 0)
+				o->command = CMD_check;
 			else if (o->file)
 				return usage("more than one file:", arg);
 			else

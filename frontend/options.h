@@ -6,7 +6,7 @@
 
 #include "ir/ir.h"
 
-typedef enum Command { CMD_compile, CMD_eval } Command;
+typedef enum Command { CMD_compile, CMD_eval, CMD_check } Command;
 
 struct Options {
 	Command command;

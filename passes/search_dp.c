@@ -27,7 +27,7 @@ struct Point {
 
 typedef struct Span {
 	bool made;
-	Point *p; /* by group, then by t */
+	Point *p; /* as comes_before() says */
 	uint32_t n, cap;
 } Span;
 
@@ -74,35 +74,40 @@ add_point(Dp *d, Span *s, Point p)
 	PUSH(d->a, s->p, s->n, s->cap, p);
 }
 
-/* Before: by group, then time, then the rest. A total order of what a frontier can hold. */
+/* Before: by group, then what a step would take if all stages were alike, then the rest. A total order of what a frontier
+ * can hold. */
 static bool
-comes_before(const Point *a, const Point *b)
+comes_before(const Dp *d, const Point *a, const Point *b)
 {
+	int64_t turns = (int64_t)d->t->microbatches + d->t->stages - 1;
+	int64_t ta = turns * a->t + a->once, tb = turns * b->t + b->once;
 	if (a->group != b->group) return a->group < b->group;
+	if (ta != tb) return ta < tb;
 	if (a->t != b->t) return a->t < b->t;
 	if (a->once != b->once) return a->once < b->once;
 	return a->bytes != b->bytes ? a->bytes < b->bytes : a->work < b->work;
 }
 
 static void
-sort_points(Span *s)
+sort_points(const Dp *d, Span *s)
 {
 	for (uint32_t i = 1; i < s->n; i++) {
 		Point p = s->p[i];
 		uint32_t j = i;
-		for (; j && comes_before(&p, &s->p[j - 1]); j--)
+		for (; j && comes_before(d, &p, &s->p[j - 1]); j--)
 			s->p[j] = s->p[j - 1];
 		s->p[j] = p;
 	}
 }
 
-/* Of each group at most `keep` points: evenly by time, and the one that needs least memory. */
+/* Of each group at most `keep` points: evenly in that order, and the one that needs least memory. */
 static void
 thin(const Dp *d, Span *s)
 {
 	uint32_t keep = d->t->keep, out = 0;
-	sort_points(s);
-	for (uint32_t from = 0, to; keep && from < s->n; from = to) {
+	if (!keep) return;
+	sort_points(d, s);
+	for (uint32_t from = 0, to; from < s->n; from = to) {
 		uint32_t least = from;
 		for (to = from; to < s->n && s->p[to].group == s->p[from].group; to++)
 			if (s->p[to].bytes + s->p[to].work <
@@ -118,10 +123,8 @@ thin(const Dp *d, Span *s)
 		}
 		s->p[out++] = small;
 	}
-	if (keep) {
-		s->n = out;
-		sort_points(s);
-	}
+	s->n = out;
+	sort_points(d, s);
 }
 
 /* `s` = the points of `before` (NULL: none, a stage begins) and one layer more. */

@@ -67,8 +67,27 @@ same_run(const Strategy *a, const Strategy *b)
 	       a->recompute == b->recompute;
 }
 
+/* Equal layers next to each other in one stage and group may change places at no cost: then runs are few. */
+static void
+sort_runs(const Leaf *l, Assignment *x)
+{
+	uint32_t n = l->s->m->ninsts, stage = 0;
+	for (uint32_t i = 1; i < n; i++) {
+		uint32_t class = l->table.class_of[i], c = x->cand[i], j = i;
+		const LayerCost *cost = l->table.cost[class];
+		while (stage + 1 < l->stages && i >= x->first[stage + 1])
+			stage++;
+		for (; j > x->first[stage] && l->table.class_of[j - 1] == class; j--) {
+			uint32_t before = x->cand[j - 1];
+			if (before <= c || cost[before].group != cost[c].group) break;
+			x->cand[j] = before;
+		}
+		x->cand[j] = c;
+	}
+}
+
 static Plan
-plan_of(const Leaf *l, const Assignment *x, Arena *a)
+plan_of(const Leaf *l, Assignment *x, Arena *a)
 {
 	const Search *s = l->s;
 	uint32_t n = s->m->ninsts, ranks = s->ranks / l->stages;
@@ -82,6 +101,7 @@ plan_of(const Leaf *l, const Assignment *x, Arena *a)
 	    (Mesh){.name = name_of(s->c->names, "m0"), .n = 1, .ax = {{MX_mb, 0, l->mb}}};
 	p.stages = NEW_N(a, Stage, l->stages);
 	p.runs = NEW_N(a, Strategy, n);
+	sort_runs(l, x);
 	for (uint32_t k = 0; k < l->stages; k++) {
 		uint32_t end = k + 1 < l->stages ? x->first[k + 1] : n;
 		p.stages[p.nstages++] =
