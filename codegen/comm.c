@@ -134,7 +134,8 @@ request(Fn *w)
 	s = number(w, x, "request");
 	if (per == 1) return s;
 	w->uses_mb = true;
-	return cg_text(w->g->a, "%s + mb %% GV_NSLOTS", s);
+	return cg_text(w->g->a,
+		       strcmp(s, "0") == 0 ? "%.0smb %% GV_NSLOTS" : "%s + mb %% GV_NSLOTS", s);
 }
 
 /* Numbers of the items' communicators. */

@@ -156,7 +156,7 @@ elem_inside(Nest *n, const Op *op, const Env *e)
 {
 	const Type *t = bc_type(n->c, op->out[0]);
 	AxisUse u = t->ax[0], block = u;
-	uint32_t deps = 0;
+	uint32_t deps = 0, conditions = 0;
 	Buf b;
 
 	buf_init(&b, n->c->g->a);
@@ -170,12 +170,12 @@ elem_inside(Nest *n, const Op *op, const Env *e)
 		if (bc_extent(n->c, &outer, 0) % n->c->mesh->ax[u.shard[k]].degree == 0)
 			continue;
 		if (start) lin_term(&at, start, 1, 0);
-		buf_printf(&b, "%s(%s < %s)", b.n ? " & " : "", lin_alone(n, &at),
+		buf_printf(&b, conditions++ ? " & (%s < %s)" : "(%s < %s)", lin_alone(n, &at),
 			   cg_size(n->c->g, n->c->mesh, outer.ax[0]));
 		deps |= at.deps;
 	}
 	if (!b.n) return ex("true", P_atom, 0);
-	return ex(cg_text(n->c->g->a, "(%s)", b.s), P_atom, deps);
+	return ex(conditions > 1 ? cg_text(n->c->g->a, "(%s)", b.s) : b.s, P_atom, deps);
 }
 
 #define CALL(op_name, f)                                              \

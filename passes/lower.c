@@ -37,10 +37,46 @@ own_copy(Module *m, Body *b, Val v, const Type *want)
 	return body_op(m, b, OP_copy, &v, 1, NULL, 0, &t, op ? op->loc : (Loc){0});
 }
 
+/* Its result is made by others: it cannot be added to something as it comes. */
+static bool
+is_received(const Op *op)
+{
+	return op->code == OP_all_gather || op->code == OP_reduce_scatter;
+}
+
+static bool
+is_packed(const Module *m, const Body *b, Val v)
+{
+	const Type *t = val_type(b, v);
+	int64_t stride = 1;
+	Access x;
+	if (!ir_access(m, b, v, &x) && x.base.i != v.i) return false;
+	for (int k = t->n - 1; k >= 0; k--) {
+		int64_t n = type_extent(m, ir_mesh(m, b), t, k);
+		if (n > 1 && x.stride[k] != stride) return false;
+		stride *= n;
+	}
+	return true;
+}
+
+/* What is sent lies in one piece: a view with gaps is copied first. */
+static void
+legal_operands(Module *m, Body *b, Arena *tmp)
+{
+	for (uint32_t i = 0; i < b->nops; i++) {
+		Val x = b->ops[i].in ? b->ops[i].in[0] : NO_VAL;
+		if (!(op_info[b->ops[i].code].flags & OF_COMM) || is_packed(m, b, x)) continue;
+		Type t = *val_type(b, x);
+		Val y = body_op(m, b, OP_copy, &x, 1, NULL, 0, &t, b->ops[i].loc);
+		b->ops[i].in[0] = y;
+		body_move(tmp, b, b->nops - 1, i++);
+	}
+}
+
 /*
  * After this every out-port's value may live in the port's buffer: no in-port is handed on but
- * an argument by `out`; what may be accumulated into (dx, dw) is read by nothing else and has
- * the buffer's axis order.
+ * an argument by `out`; what may be accumulated into (dx, dw) is read by nothing else, has
+ * the buffer's axis order, and is not received there.
  */
 static void
 legal_ports(Module *m, Body *b, const LayerType *t, const Body *f, Arena *tmp)
@@ -60,6 +96,7 @@ legal_ports(Module *m, Body *b, const LayerType *t, const Body *f, Arena *tmp)
 			const Type *want = port_type(t, f, &p);
 			copy |=
 			    uses[p.v.i] > 1 || (want && !same_order(want, val_type(b, p.v)));
+			copy |= val_op(b, p.v) && is_received(val_op(b, p.v));
 		}
 		if (p.kind == PORT_carry_out) /* never two of them in one buffer */
 			for (uint32_t j = 0; j < i; j++)
@@ -179,6 +216,7 @@ lower_new(Ctx *c, Module *m, const LowerKey *key)
 	remat_type(c, m, key->strategy.recompute, t, body);
 	for (int k = 0; k < BK_COUNT; k++) {
 		if (!body[k]) continue;
+		legal_operands(m, body[k], c->tmp);
 		legal_ports(m, body[k], t, body[BK_F], c->tmp);
 		fuse_body(c, m, body[k]);
 	}
