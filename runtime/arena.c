@@ -111,23 +111,41 @@ available(void)
  * A system that overcommits grants any mapping and kills the process later, at the first touch that fails: so the need is
  * compared with what is available first. GVRT_OVERCOMMIT=1 leaves it to the system.
  */
-unsigned char *
-arena_map(int64_t bytes, Err *e)
+bool
+arena_fits(int64_t bytes, int64_t together, Err *e)
 {
 	int64_t have = available();
-	if (bytes < 0 || (uint64_t)bytes > SIZE_MAX - HUGE_PAGE) {
-		rt_fail(e, "the program's arena of %lld bytes does not fit an address space",
-			(long long)bytes);
-		return NULL;
-	}
-	if (have >= 0 && bytes > have && !options_switch("GVRT_OVERCOMMIT", false)) {
-		rt_fail(e,
-			"the program needs an arena of %s (%s bytes), and %s of memory are "
-			"available; "
-			"GVRT_OVERCOMMIT=1 tries all the same",
-			rt_bytes(bytes).s, rt_count(bytes).s, rt_bytes(have).s);
-		return NULL;
-	}
+	if (bytes < 0 || (uint64_t)bytes > SIZE_MAX - HUGE_PAGE)
+		return rt_fail(
+		    e, "the program's arena of %lld bytes does not fit an address space",
+		    (long long)bytes);
+	if (have < 0 || together <= have || options_switch("GVRT_OVERCOMMIT", false))
+		return true;
+	if (together > bytes)
+		return rt_fail(e,
+			       "the ranks of this node need arenas of %s together, and %s of "
+			       "memory are available; GVRT_OVERCOMMIT=1 tries all the same",
+			       rt_bytes(together).s, rt_bytes(have).s);
+	return rt_fail(e,
+		       "the program needs an arena of %s (%s bytes), and %s of memory are "
+		       "available; GVRT_OVERCOMMIT=1 tries all the same",
+		       rt_bytes(bytes).s, rt_count(bytes).s, rt_bytes(have).s);
+}
+
+void
+arena_touch(unsigned char *at, int64_t bytes)
+{
+	if (options_switch("GVRT_HUGE_PAGES", true) && bytes >= HUGE_PAGE)
+		madvise(at, (size_t)bytes, MADV_HUGEPAGE);
+	OMP(omp parallel for schedule(static))
+	for (int64_t i = 0; i < bytes; i += 4096)
+		at[i] = 0;
+}
+
+unsigned char *
+arena_map(int64_t bytes, int64_t together, Err *e)
+{
+	if (!arena_fits(bytes, together, e)) return NULL;
 	/* Room to start at a huge page: the arena is the program's whole working set. */
 	size_t size =
 	    bytes >= HUGE_PAGE ? (size_t)bytes + HUGE_PAGE : (size_t)bytes + POOL_ALIGN;
@@ -137,13 +155,8 @@ arena_map(int64_t bytes, Err *e)
 			rt_bytes(bytes).s, rt_count(bytes).s, strerror(errno));
 		return NULL;
 	}
-	if (bytes >= HUGE_PAGE) {
+	if (bytes >= HUGE_PAGE)
 		at = (unsigned char *)(((uintptr_t)at + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-		if (options_switch("GVRT_HUGE_PAGES", true))
-			madvise(at, (size_t)bytes, MADV_HUGEPAGE);
-	}
-	OMP(omp parallel for schedule(static))
-	for (int64_t i = 0; i < bytes; i += 4096)
-		at[i] = 0;
+	arena_touch(at, bytes);
 	return at;
 }

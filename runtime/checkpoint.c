@@ -2,7 +2,7 @@
  * checkpoint.c - DIR/step-N/model.safetensors (parameters, under their names) and optimizer.safetensors ("m:name", "v:name").
  *
  * A checkpoint is written into DIR/step-N.tmp, synced, and renamed: one that has its name is complete, whatever
- * happened. What else a run needs (step, seed, samples consumed) is metadata of both files. The last RT_KEEP are kept, and
+ * happened. All ranks write into one set of files; rank 0 makes and renames them. What else a run needs (step, seed, samples consumed) is metadata of both files. The last RT_KEEP are kept, and
  * only directories that this run, or the one it resumed, has written are ever removed.
  */
 #include <dirent.h>
@@ -44,8 +44,8 @@ static size_t
 moments(const GvrtProgram *p, StSection s[2])
 {
 	size_t n = 0;
-	if (p->m >= 0) s[n++] = (StSection){"m:", p->m};
-	if (p->v >= 0) s[n++] = (StSection){"v:", p->v};
+	if (p->m >= 0) s[n++] = (StSection){"m:", GVRT_M};
+	if (p->v >= 0) s[n++] = (StSection){"v:", GVRT_V};
 	return n;
 }
 
@@ -72,14 +72,15 @@ make_dirs(const char *path, Err *e)
 bool
 checkpoint_start(Checkpoint *c, Pool *pool, const char *dir, const GvrtProgram *p, Err *e)
 {
-	StSection model = {"", p->param}, opt[2];
+	StSection model = {"", GVRT_PARAM}, opt[2];
 	StAbout about[NABOUT];
 	GvrtRun r = {.step = UINT64_MAX, .seed = UINT64_MAX};
 	if (dir && !make_dirs(dir, e)) return false;
 	describe(about, &r, p, INT64_MAX);
-	size_t one = st_header_bytes(p, &model, 1, about, NABOUT);
-	size_t two = st_header_bytes(p, opt, moments(p, opt), about, NABOUT);
-	*c = (Checkpoint){.dir = dir, .cap = one > two ? one : two};
+	*c = (Checkpoint){.dir = dir, .table = params_table(p, pool)};
+	size_t one = st_header_bytes(&c->table, &model, 1, about, NABOUT);
+	size_t two = st_header_bytes(&c->table, opt, moments(p, opt), about, NABOUT);
+	c->cap = one > two ? one : two;
 	c->header = pool_alloc(pool, c->cap);
 	return true;
 }
@@ -138,29 +139,45 @@ keep(Checkpoint *c, uint64_t step)
 	memmove(c->made, c->made + 1, sizeof *c->made * (size_t)c->nmade);
 }
 
-bool
-checkpoint_save(Checkpoint *c, const GvrtRun *r, const GvrtProgram *p, int64_t samples, Err *e)
+/* An empty DIR/step-N.tmp. */
+static bool
+make_aside(const Checkpoint *c, uint64_t step, Err *e)
 {
 	char path[RT_PATH];
-	StSection model = {"", p->param}, opt[2];
+	drop(c->dir, step, ".tmp");
+	if (!make_path(path, c->dir, step, ".tmp", "", e)) return false;
+	return mkdir(path, 0777) == 0 ||
+	       rt_fail(e, "cannot make the directory %s: %s", path, strerror(errno));
+}
+
+static bool
+write_files(Checkpoint *c, const GvrtRun *r, const GvrtProgram *p, int64_t samples, Err *e)
+{
+	char path[RT_PATH];
+	StSection model = {"", GVRT_PARAM}, opt[2];
 	StAbout about[NABOUT];
 	size_t nopt = moments(p, opt);
 	describe(about, r, p, samples);
-	drop(c->dir, r->step, ".tmp");
-	if (!make_path(path, c->dir, r->step, ".tmp", "", e)) return false;
-	if (mkdir(path, 0777) != 0)
-		return rt_fail(e, "cannot make the directory %s: %s", path, strerror(errno));
-	bool ok =
-	    make_path(path, c->dir, r->step, ".tmp", MODEL, e) &&
-	    st_write(r, p, path, &model, 1, about, NABOUT, c->header, c->cap, e) &&
-	    (!nopt || (make_path(path, c->dir, r->step, ".tmp", OPTIMIZER, e) &&
-		       st_write(r, p, path, opt, nopt, about, NABOUT, c->header, c->cap, e))) &&
-	    publish(c->dir, r->step, e);
-	if (!ok) {
-		drop(c->dir, r->step, ".tmp");
+	if (!make_path(path, c->dir, r->step, ".tmp", MODEL, e) ||
+	    !st_write(r, &c->table, path, &model, 1, about, NABOUT, c->header, c->cap, e))
+		return false;
+	return !nopt ||
+	       (make_path(path, c->dir, r->step, ".tmp", OPTIMIZER, e) &&
+		st_write(r, &c->table, path, opt, nopt, about, NABOUT, c->header, c->cap, e));
+}
+
+bool
+checkpoint_save(Checkpoint *c, const GvrtRun *r, const GvrtProgram *p, int64_t samples, Err *e)
+{
+	Comm *comm = r->state->comm;
+	bool first = r->state->at.rank == 0, ok = !first || make_aside(c, r->step, e);
+	ok = comm_agree(comm, ok, e) && write_files(c, r, p, samples, e);
+	if (ok && first) ok = publish(c->dir, r->step, e);
+	if (!comm_agree(comm, ok, e)) {
+		if (first) drop(c->dir, r->step, ".tmp");
 		return false;
 	}
-	keep(c, r->step);
+	if (first) keep(c, r->step);
 	c->current = true;
 	return true;
 }
@@ -178,10 +195,25 @@ shape_text(char out[LINE], const int64_t *dims, int ndims)
 	snprintf(out + n, LINE - n, "]");
 }
 
+typedef struct Loading {
+	const StFile *f;
+	const StEntry *x;
+} Loading;
+
 static bool
-load_one(const StFile *f, const char *name, const GvrtParam *q, real *out, Err *e)
+load_run(void *arg, int64_t first, int64_t n, real *out)
 {
-	const StEntry *x = st_find(f, name);
+	const Loading *l = arg;
+	return st_read_real(l->f, l->x, first, n, out);
+}
+
+/* What this rank has of a parameter; the entry's shape is compared by all. */
+static bool
+load_one(const StFile *f, const char *name, const GvrtRun *r, const GvrtParam *q, uint32_t i,
+	 GvrtSection s, Err *e)
+{
+	Loading l = {f, st_find(f, name)};
+	const StEntry *x = l.x;
 	if (!x) return rt_fail(e, "%s: no entry \"%s\"", f->path, name);
 	bool same = x->ndims == q->ndims;
 	for (int d = 0; same && d < x->ndims; d++)
@@ -194,12 +226,12 @@ load_one(const StFile *f, const char *name, const GvrtParam *q, real *out, Err *
 		    e, "%s: entry \"%s\" has shape %s, and the program's parameter has %s",
 		    f->path, name, has, wants);
 	}
-	return st_read_real(f, x, 0, x->count, out) ||
+	return param_runs(r, q, i, s, false, load_run, &l) ||
 	       rt_fail(e, "%s: entry \"%s\" is %s, and parameters are floating-point", f->path,
 		       name, st_type_name(x->type));
 }
 
-/* A section's parameters from the entries prefix + name. Adds to *found. */
+/* A section's parameters from the entries prefix + name. Adds the entries to *found. */
 static bool
 load_section(const StFile *f, GvrtRun *r, const GvrtProgram *p, StSection s, size_t *found,
 	     Err *e)
@@ -207,15 +239,13 @@ load_section(const StFile *f, GvrtRun *r, const GvrtProgram *p, StSection s, siz
 	size_t np = strlen(s.prefix);
 	for (size_t k = 0; k < p->nparams; k++) {
 		const GvrtParam *q = &p->params[k];
+		if (q->borrowed && s.section != GVRT_PARAM) continue;
 		for (uint32_t i = 0; i < param_repeat(q); i++) {
 			char name[8 + RT_NAME];
 			memcpy(name, s.prefix, np);
 			param_name(q, i, name + np);
-			if (!load_one(f, name, q,
-				      (real *)(void *)(r->arena + s.at + q->at + i * q->stride),
-				      e))
-				return false;
-			(*found)++;
+			if (!load_one(f, name, r, q, i, s.section, e)) return false;
+			*found += !q->borrowed;
 		}
 	}
 	return true;
@@ -278,7 +308,7 @@ load_files(Pool *pool, GvrtRun *r, const GvrtProgram *p, const char *at, bool *u
 	    !meta_number(&f, "seed", &out->seed, e) || !meta_number(&f, "samples", &samples, e))
 		return false;
 	out->samples = (int64_t)(samples & INT64_MAX);
-	if (!load_section(&f, r, p, (StSection){"", p->param}, &found, e)) return false;
+	if (!load_section(&f, r, p, (StSection){"", GVRT_PARAM}, &found, e)) return false;
 	if (found != f.n) return extra_entry(&f, p, 0, e);
 	st_close(&f);
 	if (!nopt) return true;
@@ -361,7 +391,7 @@ checkpoint_init(Pool *pool, GvrtRun *r, const GvrtProgram *p, const char *path, 
 	StFile f;
 	size_t found = 0;
 	if (!st_open(&f, pool, path, e)) return false;
-	bool ok = load_section(&f, r, p, (StSection){"", p->param}, &found, e);
+	bool ok = load_section(&f, r, p, (StSection){"", GVRT_PARAM}, &found, e);
 	if (ok && found < f.n)
 		rt_note("%s: %zu entries that the program has no parameter for", path,
 			f.n - found);

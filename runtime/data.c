@@ -21,7 +21,7 @@ enum { MAX_FILES = 1 << 16, FEISTEL_ROUNDS = 8 };
 	(INT64_C(1) \
 	 << 24) /* tokens of a file that are checked before training, the rest when they are used */
 
-static size_t
+size_t
 input_size(const GvrtInput *x)
 {
 	return x->kind == GVRT_I32 ? sizeof(int32_t) : x->kind == GVRT_REAL ? sizeof(real) : 1;
@@ -199,7 +199,8 @@ open_tokens(Source *s, Pool *pool, DataFormat format, Err *e)
 	int64_t range = tokens->range;
 	if (labels && labels->range > 0 && (range <= 0 || labels->range < range))
 		range = labels->range;
-	for (size_t i = 0; i < s->nfiles; i++)
+	/* One rank looks ahead; what it does not see is found when it is used. */
+	for (size_t i = 0; i < s->nfiles && s->first; i++)
 		if (!scan_tokens(&s->files[i], range, e)) return false;
 	return true;
 }
@@ -262,11 +263,13 @@ named_tensors(const char *path)
 
 bool
 source_open(Source *s, Pool *pool, const GvrtProgram *p, const char *path, DataFormat format,
-	    bool shuffled, uint64_t seed, Err *e)
+	    bool shuffled, uint64_t seed, int rank, Err *e)
 {
 	int64_t batch = p->microbatch * p->microbatches;
 	*s =
 	    (Source){.p = p, .path = path, .shuffled = shuffled, .key = gvrt_key(seed, "data")};
+	s->local = p->stage_ranks ? rank - p->stage_ranks[p->stage].rank : 0;
+	s->first = rank == 0;
 	bool tensors = format == DF_TENSORS || (format == DF_AUTO && named_tensors(path));
 	if (!(tensors ? open_tensors(s, pool, e) : open_tokens(s, pool, format, e)))
 		return false;
@@ -281,9 +284,17 @@ source_open(Source *s, Pool *pool, const GvrtProgram *p, const char *path, DataF
 
 /* ---- reading ---- */
 
-/* One window -> tokens and labels of a row. */
-static bool
-read_window(const Source *s, unsigned char *slot, int64_t window, int64_t row, Err *e)
+/* What is being read of one input of one sample, and where to. */
+typedef struct Reading {
+	const Source *s;
+	size_t input;
+	unsigned char *out; /* of the local row */
+	int64_t sample;     /* or window */
+	Err *e;
+} Reading;
+
+static const TokenFile *
+file_of(const Source *s, int64_t window)
 {
 	size_t lo = 0, hi = s->nfiles;
 	while (hi - lo > 1) { /* the last file whose first window is not after this one */
@@ -293,59 +304,107 @@ read_window(const Source *s, unsigned char *slot, int64_t window, int64_t row, E
 		else
 			hi = mid;
 	}
-	const TokenFile *f = &s->files[lo];
-	int64_t seq = s->p->seq, from = (window - f->first) * seq;
-	for (size_t k = 0; k < s->p->ninputs; k++) {
-		const GvrtInput *x = &s->p->inputs[k];
-		int32_t *out = (int32_t *)(void *)(slot + x->at) + row * seq;
-		int64_t at = from + (strcmp(x->name, "labels") == 0);
-		int64_t range = x->range > 0 ? x->range : INT32_MAX;
-		for (int64_t i = 0; i < seq; i++) {
-			uint32_t token = token_at(f, at + i);
-			if (token >= range) return bad_token(f, at + i, token, range, e);
-			out[i] = (int32_t)token;
-		}
+	return &s->files[lo];
+}
+
+static bool
+read_tokens(void *arg, int64_t first, int64_t local, int64_t n)
+{
+	const Reading *r = arg;
+	const GvrtInput *x = &r->s->p->inputs[r->input];
+	const TokenFile *f = file_of(r->s, r->sample);
+	int32_t *out = (int32_t *)(void *)r->out + local;
+	int64_t at =
+	    (r->sample - f->first) * r->s->p->seq + first + (strcmp(x->name, "labels") == 0);
+	int64_t range = x->range > 0 ? x->range : INT32_MAX;
+	for (int64_t i = 0; i < n; i++) {
+		uint32_t token = token_at(f, at + i);
+		if (token >= range) return bad_token(f, at + i, token, range, r->e);
+		out[i] = (int32_t)token;
 	}
 	return true;
 }
 
 static bool
-read_row(const Source *s, unsigned char *slot, int64_t sample, int64_t row, Err *e)
+read_tensor(void *arg, int64_t first, int64_t local, int64_t n)
 {
-	for (size_t k = 0; k < s->p->ninputs; k++) {
-		const GvrtInput *x = &s->p->inputs[k];
-		unsigned char *out =
-		    slot + x->at + (size_t)(row * x->per_sample) * input_size(x);
-		int64_t first = sample * x->per_sample, n = x->per_sample;
-		bool ok = x->kind == GVRT_I32 ? st_read_i32(&s->tensors, s->entries[k], first,
-							    n, (int32_t *)(void *)out)
-			  : x->kind == GVRT_REAL
-			      ? st_read_real(&s->tensors, s->entries[k], first, n,
-					     (real *)(void *)out)
-			      : st_read_bool(&s->tensors, s->entries[k], first, n, out);
-		if (!ok) return rt_fail(e, "%s: entry %s cannot be read", s->path, x->name);
-		const int32_t *v = (const int32_t *)(const void *)out;
-		for (int64_t i = 0; x->kind == GVRT_I32 && x->range > 0 && i < n; i++)
-			if (v[i] < 0 || v[i] >= x->range)
-				return rt_fail(
-				    e,
-				    "%s: %s %d in sample %lld, and the model takes 0 to %lld",
-				    s->path, x->name, v[i], (long long)sample,
-				    (long long)x->range - 1);
+	const Reading *r = arg;
+	const Source *s = r->s;
+	const GvrtInput *x = &s->p->inputs[r->input];
+	const StEntry *entry = s->entries[r->input];
+	unsigned char *out = r->out + (size_t)local * input_size(x);
+	int64_t at = r->sample * x->per_sample + first;
+	bool ok = x->kind == GVRT_I32
+		      ? st_read_i32(&s->tensors, entry, at, n, (int32_t *)(void *)out)
+		  : x->kind == GVRT_REAL
+		      ? st_read_real(&s->tensors, entry, at, n, (real *)(void *)out)
+		      : st_read_bool(&s->tensors, entry, at, n, out);
+	if (!ok) return rt_fail(r->e, "%s: entry %s cannot be read", s->path, x->name);
+	const int32_t *v = (const int32_t *)(const void *)out;
+	for (int64_t i = 0; x->kind == GVRT_I32 && x->range > 0 && i < n; i++)
+		if (v[i] < 0 || v[i] >= x->range)
+			return rt_fail(
+			    r->e, "%s: %s %d in sample %lld, and the model takes 0 to %lld",
+			    s->path, x->name, v[i], (long long)r->sample,
+			    (long long)x->range - 1);
+	return true;
+}
+
+/* Elements of an input that this rank has, padding included. */
+static int64_t
+local_count(const GvrtProgram *p, const GvrtInput *x)
+{
+	int64_t n = 1;
+	if (!x->part) return p->microbatch * x->per_sample;
+	for (int k = 0; k < x->part->naxes; k++)
+		n *= part_block(&x->part->axis[k], &p->meshes[x->part->mesh]);
+	return n;
+}
+
+void
+input_blank(const GvrtProgram *p, const GvrtInput *x, unsigned char *slot)
+{
+	if (x->at >= 0) memset(slot + x->at, 0, (size_t)local_count(p, x) * input_size(x));
+}
+
+/* Rows of one input; `first` is the number of the microbatch's first sample. */
+static bool
+read_input(const Source *s, size_t k, unsigned char *slot, int64_t first, Err *e)
+{
+	const GvrtProgram *p = s->p;
+	const GvrtInput *x = &p->inputs[k];
+	const GvrtPart *part = x->part;
+	PartFn *fn = s->entries ? read_tensor : read_tokens;
+	int64_t lo = 0, hi = p->microbatch, row_elems = x->per_sample, coord[GVRT_MESH];
+	Reading r = {.s = s, .input = k, .e = e};
+	if (x->at < 0) return true;
+	if (part) {
+		input_blank(p, x, slot); /* padding is zero */
+		part_coords(&p->meshes[part->mesh], s->local, coord);
+		part_range(&part->axis[0], &p->meshes[part->mesh], coord, &lo, &hi);
+		row_elems =
+		    local_count(p, x) / part_block(&part->axis[0], &p->meshes[part->mesh]);
+	}
+	for (int64_t row = lo; row < hi; row++) {
+		int64_t i = (first + row) % s->samples;
+		uint64_t epoch = (uint64_t)((first + row) / s->samples);
+		if (s->shuffled) i = source_permute(s->key, epoch, s->samples, i);
+		r.sample = i;
+		r.out = slot + x->at;
+		if (!part) {
+			r.out += (size_t)(row * row_elems) * input_size(x);
+			if (!fn(&r, 0, 0, row_elems)) return false;
+		} else if (!part_runs(part, &p->meshes[part->mesh], coord, row, fn, &r)) {
+			return false;
+		}
 	}
 	return true;
 }
 
 bool
-source_rows(const Source *s, unsigned char *slot, int64_t first, int64_t n, Err *e)
+source_rows(const Source *s, unsigned char *slot, int64_t first, Err *e)
 {
-	for (int64_t row = 0; row < n; row++) {
-		int64_t i = (first + row) % s->samples;
-		uint64_t epoch = (uint64_t)((first + row) / s->samples);
-		if (s->shuffled) i = source_permute(s->key, epoch, s->samples, i);
-		if (!(s->entries ? read_row(s, slot, i, row, e)
-				 : read_window(s, slot, i, row, e)))
-			return false;
-	}
+	for (size_t k = 0; k < s->p->ninputs; k++)
+		if (!read_input(s, k, slot, first, e)) return false;
 	return true;
 }

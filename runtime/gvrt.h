@@ -64,7 +64,7 @@ typedef struct GvrtPart {
 	 * this rank's range of the FLAT begins: bytes [c, c + 1) * flat_bytes / d of it, for the c-th of the d ranks along
 	 * the mesh axes `over`; the local tensor is bytes flat_at .. of the flat. A section it has not: -1. */
 	int64_t at[GVRT_SECTIONS], stride[GVRT_SECTIONS]; /* stride: from one parameter of a repeated row to the next */
-	uint8_t split;      /* bit s: section s is split */
+	uint8_t split;      /* bit s: section s is split; GVRT_M's is set from ZeRO 1 on, whether or not there are moments */
 	uint16_t over;
 	int64_t flat_at, flat_bytes; /* the same for all of a repeated row */
 } GvrtPart;
@@ -167,7 +167,7 @@ typedef struct GvrtProgram {
 	int64_t logits_at, logits_rows, logits_cols, logits_ld; /* bytes in a slot frame; -1: none. row = sample * seq + position */
 	int64_t seq;                                  /* positions of one sample: of the input `tokens`; 0 if there is none */
 	GvrtTrain train;
-	double flops; /* model FLOPs of one step: forward and backward, without recomputation */
+	double flops; /* model FLOPs of one step on this rank: forward and backward, without recomputation */
 	void (*consts)(GvrtRun *);           /* makes the constant tensors */
 	void (*forward)(GvrtRun *);          /* one microbatch, inputs in slot 0: losses and logits (dropout as run->train) */
 	void (*step)(GvrtRun *);             /* forward and backward of all microbatches, norm */

@@ -55,6 +55,8 @@ typedef struct Text {
 Text rt_count(int64_t n);
 Text rt_bytes(int64_t n);
 Text rt_duration(double seconds);
+void
+log_rank(int rank);  /* from here on only rank 0 has notes and output, each rank its errors */
 double rt_now(void); /* seconds of a clock that never jumps */
 
 /* ---- arena.c: the only place that asks the system for memory ---- */
@@ -70,8 +72,12 @@ void *pool_alloc(
 void pool_seal(Pool *pool); /* from here on pool_alloc is an internal error */
 void pool_free(Pool *pool);
 #define POOL_N(pool, T, n) ((T *)pool_alloc(pool, sizeof(T) * (size_t)(n)))
-/* The program's arena: zeroed, on huge pages where there are, its pages spread over the threads that first touch them. */
-unsigned char *arena_map(int64_t bytes, Err *e);
+/* The program's arena: zeroed, on huge pages where there are, its pages spread over the threads that first touch them.
+ * together: what all ranks of this node are going to map. */
+unsigned char *arena_map(int64_t bytes, int64_t together, Err *e);
+/* Whether that fits the memory that is available; and zeroes what was mapped, with all threads. */
+bool arena_fits(int64_t bytes, int64_t together, Err *e);
+void arena_touch(unsigned char *at, int64_t bytes);
 
 /* ---- options.c ---- */
 typedef enum DataFormat { DF_AUTO, DF_BYTES, DF_LLMC, DF_U16, DF_U32, DF_TENSORS } DataFormat;
@@ -98,11 +104,19 @@ bool options_switch(const char *name,
 /* ---- launch.c: who am I, and in which environment ---- */
 typedef struct Place {
 	int rank, size;
+	int local, locals; /* the same among the ranks of this machine */
 	int threads;
-	int cpus; /* that this process may use */
+	int cpus;            /* that this process may use */
+	const char *command; /* that starts ranks here: "mpirun -n" */
+	bool launched;       /* by such a one */
 } Place;
 
-/* Reads rank and size, checks them, finds this rank's stage among the paths, and executes it, or this program once
+/* Reads rank and size from the environment. */
+bool launch_rank(Place *at, Err *e);
+/* Ranks but the first wait a little before they fail, so that one speaks and the launcher ends the rest. */
+int launch_refuse(const Place *at, const Err *e);
+
+/* Checks them, finds this rank's stage among the paths, and executes it, or this program once
  * more, with the environment that OpenMP and the BLAS read when they are loaded. Returns in the program that stays. */
 bool launch(Place *at, int npaths, char *const *paths, char *const *argv, const Options *o,
 	    const GvrtProgram *p, Err *e);
@@ -111,6 +125,40 @@ int launch_paths(int argc, char *const *argv);
 const char *launch_better_core(
     void); /* what OPENBLAS_CORETYPE should say on this processor, if OpenBLAS chose clearly less; NULL: nothing */
 const char *launch_core(void); /* the instruction set OpenBLAS chose; NULL: not an OpenBLAS */
+
+/* ---- comm.c: all of these do nothing, or speak for this rank alone, where the Comm is NULL: a program of one rank ---- */
+typedef struct Comm Comm;
+Comm *comm_start(Pool *pool, const GvrtProgram *p, const Place *at, Err *e);
+unsigned char *comm_arena(Comm *c, Pool *pool,
+			  Err *e); /* shared with the node's other ranks if that can be */
+void comm_stop(Comm *c);
+_Noreturn void comm_abort(int status); /* ends the job */
+void comm_sum(Comm *c, double *x,
+	      int n); /* over the world, in place, the same bits on all ranks */
+void comm_norm(Comm *c, double *x,
+	       int n); /* the same, as a communication of the step: it is counted */
+void comm_barrier(Comm *c);
+int comm_first(Comm *c, bool mine);        /* the first rank that says yes; -1: none */
+bool comm_agree(Comm *c, bool ok, Err *e); /* all ok? If not, e has a text on one rank only */
+void comm_mark(Comm *c);                   /* counts traffic from here */
+bool comm_traffic(const Comm *c, Err *e);  /* writes $GVRT_TRAFFIC.RANK */
+bool comm_shares(const Comm *c);           /* the arenas are in each other's reach */
+
+/* ---- exchange.c: arithmetic of meshes ---- */
+void part_coords(const GvrtMesh *mesh, int64_t index, int64_t coord[GVRT_MESH]);
+int64_t part_index(const GvrtMesh *mesh, unsigned axes, const int64_t *coord);
+int64_t part_degree(const GvrtMesh *mesh, unsigned axes);
+bool part_first(const GvrtMesh *mesh, unsigned axes, const int64_t *coord);
+int64_t part_block(const GvrtAxis *a,
+		   const GvrtMesh *mesh); /* local extent, padding included */
+/* Positions [lo, hi) of an axis that the rank at these coordinates has. */
+void part_range(const GvrtAxis *a, const GvrtMesh *mesh, const int64_t *coord, int64_t *lo,
+		int64_t *hi);
+
+/* A run of elements: its first in the whole tensor (in row `row` of axis 0, if row >= 0), its first in the local one, how many. */
+typedef bool PartFn(void *arg, int64_t first, int64_t local, int64_t n);
+bool part_runs(const GvrtPart *x, const GvrtMesh *mesh, const int64_t *coord, int64_t row,
+	       PartFn *fn, void *arg);
 
 /* ---- rng.c ---- */
 typedef struct RtPhilox {
@@ -132,10 +180,27 @@ param_repeat(const GvrtParam *q)
 	return q->suffix && q->repeat ? q->repeat : 1;
 }
 void param_name(const GvrtParam *q, uint32_t i, char name[RT_NAME]);
-int64_t params_count(const GvrtProgram *p);   /* elements of all */
-int64_t params_entries(const GvrtProgram *p); /* named parameters */
+int64_t params_count(const GvrtProgram *p); /* elements of all */
+int64_t section_at(const GvrtProgram *p, GvrtSection s);
+/* Elements of parameter i of a row that this rank has in a section, run by run: the first in the checkpoint entry, how many, where.
+ * owned: only those that this rank answers for, so that all ranks together name each once. */
+typedef bool RunFn(void *arg, int64_t first, int64_t n, real *at);
+bool param_runs(const GvrtRun *r, const GvrtParam *q, uint32_t i, GvrtSection s, bool owned,
+		RunFn *fn, void *arg);
 /* First values, from (seed, name, element) alone: the same under every plan and number of threads. */
 void params_init(GvrtRun *r, const GvrtProgram *p);
+
+/* Checkpoint entries by name, so that files do not depend on the plan. */
+typedef struct ParamEntry {
+	const char *name;
+	const GvrtParam *q;
+	uint32_t i;
+} ParamEntry;
+typedef struct ParamTable {
+	ParamEntry *entry;
+	size_t n;
+} ParamTable;
+ParamTable params_table(const GvrtProgram *p, Pool *pool);
 
 /* ---- safetensors.c: reading; st_write.c: writing ---- */
 typedef enum StType {
@@ -190,7 +255,7 @@ bool st_read_bool(const StFile *f, const StEntry *x, int64_t first, int64_t n,
 
 typedef struct StSection {
 	const char *prefix; /* of the entries' names */
-	int64_t at;         /* of the state section in the arena */
+	GvrtSection section;
 } StSection;
 
 /* What a file says about itself besides tensors. */
@@ -200,10 +265,11 @@ typedef struct StAbout {
 } StAbout;
 
 /* Bytes of header that st_write needs at most for these sections. */
-size_t st_header_bytes(const GvrtProgram *p, const StSection *s, size_t ns,
-		       const StAbout *about, size_t nabout);
-/* Writes every parameter of every section into a new file under path, synced. header: scratch of cap bytes. */
-bool st_write(const GvrtRun *r, const GvrtProgram *p, const char *path, const StSection *s,
+size_t st_header_bytes(const ParamTable *t, const StSection *s, size_t ns, const StAbout *about,
+		       size_t nabout);
+/* Writes every parameter of every section into a new file under path, synced: all ranks together, each its own part; they
+ * fail together. header: scratch of cap bytes. */
+bool st_write(const GvrtRun *r, const ParamTable *t, const char *path, const StSection *s,
 	      size_t ns, const StAbout *about, size_t nabout, char *header, size_t cap, Err *e);
 
 /* ---- data.c: where samples come from; tokens.c: files of tokens ---- */
@@ -234,12 +300,17 @@ typedef struct Source {
 	bool bytes;              /* tokens are bytes of text */
 	bool shuffled;
 	uint64_t key;
+	int64_t local; /* this rank, counted from its stage's first */
+	bool first;    /* rank 0 */
 } Source;
 
 bool source_open(Source *s, Pool *pool, const GvrtProgram *p, const char *path,
-		 DataFormat format, bool shuffled, uint64_t seed, Err *e);
-/* Samples first, first + 1, ... of the endless sequence of epochs -> rows 0 .. n of a slot. */
-bool source_rows(const Source *s, unsigned char *slot, int64_t first, int64_t n, Err *e);
+		 DataFormat format, bool shuffled, uint64_t seed, int rank, Err *e);
+/* Samples first, first + 1, ... of the endless sequence of epochs -> the rows of a microbatch, as far as this rank has them. */
+bool source_rows(const Source *s, unsigned char *slot, int64_t first, Err *e);
+size_t input_size(const GvrtInput *x); /* bytes of an element */
+/* Zeroes an input: all of it that this rank has. */
+void input_blank(const GvrtProgram *p, const GvrtInput *x, unsigned char *slot);
 /* The sample at a place of an epoch: a permutation of [0, n) for every (key, epoch). */
 int64_t source_permute(uint64_t key, uint64_t epoch, int64_t n, int64_t i);
 
@@ -248,6 +319,7 @@ enum { RT_KEEP = 3 }; /* checkpoints kept */
 
 typedef struct Checkpoint {
 	const char *dir;
+	ParamTable table;
 	char *header;
 	size_t cap;
 	uint64_t made[RT_KEEP + 1]; /* steps of checkpoints that are ours, oldest first */
@@ -286,7 +358,7 @@ typedef struct Progress {
 double progress_peak(unsigned char *scratch, int64_t bytes);
 void progress_open(Progress *g, const GvrtProgram *p, const Options *o);
 void progress_header(const Progress *g, const GvrtProgram *p, const Place *at,
-		     const Source *data);
+		     const Source *data, const Comm *comm);
 void progress_start(Progress *g, uint64_t first, uint64_t last);
 /* After the update of r->step. */
 void progress_step(Progress *g, const GvrtRun *r, const double *reports, const GvrtProgram *p);
@@ -300,12 +372,15 @@ struct GvrtState {
 	const GvrtProgram *p;
 	const Options *o;
 	Place at;
+	Comm *comm; /* NULL: one rank */
 	Pool pool;
 	Source train, val;
 	int64_t
 	    shift; /* samples consumed at step 0, as if: nonzero after a resume with another batch size */
 	double *sums; /* of the reports, this step */
-	double *eval;
+	double *eval; /* and of a validation, with one more for whether a rank failed */
+	double *norm; /* what gvrt_norm sums over the ranks */
+	int stop;     /* the signal that ends the run: all ranks agree on the step */
 	Checkpoint checkpoint;
 	Progress progress;
 	bool failed; /* a callback could not do its work: err says why */
@@ -316,7 +391,9 @@ struct GvrtState {
 int train_loop(GvrtRun *r, uint64_t last);
 /* Mean loss over whole batches in order: sums into state->eval, returns batches done; -1: err. */
 int64_t train_eval(GvrtRun *r, const Source *s, int64_t batches);
-void train_signals(void); /* SIGTERM and SIGINT end the loop after the step */
+void train_signals(int ranks);            /* SIGTERM and SIGINT end the loop after the step */
+void train_complain(struct GvrtState *s); /* the error, once for all ranks */
+void train_blank(unsigned char *slot, const GvrtProgram *p); /* zeroes the inputs */
 unsigned char *train_slot(const GvrtRun *r, const GvrtProgram *p, int64_t mb);
 
 /* ---- sample.c ---- */
@@ -324,6 +401,7 @@ typedef struct Sampler {
 	int32_t *window; /* the last n tokens, at most seq */
 	int64_t n;
 	real *logits, *heap;
+	double *sum; /* of what each rank has of the logits */
 	int64_t cols;
 	bool bytes; /* tokens are bytes of text */
 } Sampler;

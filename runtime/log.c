@@ -53,10 +53,19 @@ rt_error(const char *fmt, ...)
 	va_end(ap);
 }
 
+static bool silent;
+
+void
+log_rank(int rank)
+{
+	silent = rank != 0;
+}
+
 void
 rt_note(const char *fmt, ...)
 {
 	va_list ap;
+	if (silent) return;
 	va_start(ap, fmt);
 	write_line(STDERR_FILENO, "gvrt: ", fmt, ap);
 	va_end(ap);
@@ -65,7 +74,7 @@ rt_note(const char *fmt, ...)
 void
 rt_out(const char *s, size_t n)
 {
-	write_all(STDOUT_FILENO, s, n);
+	if (!silent) write_all(STDOUT_FILENO, s, n);
 }
 
 void

@@ -75,6 +75,12 @@ static const struct {
      "leaves the environment as it is: no second start with the settings below"},
     {"GVRT_PEAK=FLOPS",
      "takes this as the machine's peak instead of timing a product; 0: no utilisation"},
+    {"GVRT_TRANSPORT=mpi",
+     "several ranks: over MPI even where they could share memory (window)"},
+    {"GVRT_TIMEOUT=SECONDS",
+     "several ranks: a rank that stands still so long ends the job; 0: never (default 5)"},
+    {"GVRT_TRAFFIC=FILE", "several ranks: writes what each sent in the last step to FILE.RANK"},
+    {"GVRT_SYNC_SEND=1", "several ranks: messages over MPI are sent synchronously, for tests"},
     {"OPENBLAS_CORETYPE", "kernels of OpenBLAS (default: the widest this processor runs)"},
     {"OMP_NUM_THREADS", "threads, where --threads is not given"},
     {"OMP_PROC_BIND", "pinning of threads (default: pinned if they are as many as the cores)"},
@@ -186,7 +192,7 @@ check(Options *o, const GvrtProgram *p, Err *e)
 		return rt_fail(e, "--eval-every needs --val-data PATH");
 	if (o->steps > 0 && !o->data && p->ninputs > 0)
 		return rt_fail(e, "no training data: give --data PATH");
-	if (o->sample && (p->logits_at < 0 || p->seq <= 0))
+	if (o->sample && (p->logits_at == -1 || p->seq <= 0))
 		return rt_fail(
 		    e, "--sample needs a model that reports logits over an input named tokens");
 	return true;

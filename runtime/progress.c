@@ -116,11 +116,11 @@ progress_open(Progress *g, const GvrtProgram *p, const Options *o)
 	g->tty = !o->json && !o->quiet && isatty(STDOUT_FILENO);
 	g->tokens = (double)(p->seq > 0 ? batch * p->seq : batch);
 	g->unit = p->seq > 0 ? "tok" : "samples";
-	g->flops = p->flops;
 }
 
 void
-progress_header(const Progress *g, const GvrtProgram *p, const Place *at, const Source *data)
+progress_header(const Progress *g, const GvrtProgram *p, const Place *at, const Source *data,
+		const Comm *comm)
 {
 	const char *core = launch_core();
 	Line l = {.n = 0};
@@ -142,6 +142,9 @@ progress_header(const Progress *g, const GvrtProgram *p, const Place *at, const 
 		else
 			add(&l, "null");
 		add_number(&l, "peak", g->peak);
+		if (comm)
+			add(&l, ",\"stages\":%d,\"transport\":\"%s\"", p->stages,
+			    comm_shares(comm) ? "window" : "mpi");
 		add(&l, "}");
 		end_line(&l);
 		return;
@@ -151,10 +154,13 @@ progress_header(const Progress *g, const GvrtProgram *p, const Place *at, const 
 	    p->model, p->source, rt_count(params_count(p)).s,
 	    sizeof(real) == 8 ? "float64" : "float32", (unsigned long long)p->plan_hash,
 	    p->ranks, p->ranks == 1 ? "" : "s", at->threads, at->threads == 1 ? "" : "s");
+	if (comm)
+		add(&l, " each, %d stage%s, %s", p->stages, p->stages == 1 ? "" : "s",
+		    comm_shares(comm) ? "sharing memory" : "over MPI");
 	if (core) add(&l, ", OpenBLAS for %s", core);
 	if (g->peak > 0)
 		add(&l, " (%.0f GFLOP/s in a product timed for 50 ms)", g->peak * 1e-9);
-	add(&l, "\narena %s", rt_bytes(p->arena_bytes).s);
+	add(&l, "\narena %s%s", rt_bytes(p->arena_bytes).s, comm ? " (rank 0)" : "");
 	for (size_t i = 0; i < p->nmemory; i++)
 		add(&l, "%s%s %s", i ? ", " : ": ", p->memory[i].what,
 		    rt_bytes(p->memory[i].bytes).s);

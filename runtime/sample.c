@@ -3,12 +3,23 @@
  *
  * The prompt stands at the beginning of row 0 of a microbatch, zeros after it; a causal model does not see them. The next token is
  * drawn from the logits at its last position, at most top-k of them, at a temperature. Draws come from (seed, token
- * number): the same text every time.
+ * number): the same text every time. Several ranks all go forward and put the logits together; each draws the same.
  */
 #include <math.h>
 #include <stdlib.h>
 
 #include "gvrt_int.h"
+
+typedef struct Window { /* on its way into an input */
+	const Sampler *s;
+	int32_t *tokens;
+} Window;
+
+typedef struct Logits { /* on their way out of row 0 */
+	Sampler *s;
+	const real *at;
+	int64_t row, cols;
+} Logits;
 
 static const GvrtInput *
 tokens_input(const GvrtProgram *p)
@@ -16,6 +27,13 @@ tokens_input(const GvrtProgram *p)
 	for (size_t i = 0; i < p->ninputs; i++)
 		if (!strcmp(p->inputs[i].name, "tokens")) return &p->inputs[i];
 	return NULL;
+}
+
+/* Of all ranks together. */
+static int64_t
+logits_cols(const GvrtProgram *p)
+{
+	return p->logits_all > 0 ? p->logits_all : p->logits_cols;
 }
 
 /* Appends to the window; the oldest token leaves a full one. */
@@ -57,14 +75,15 @@ bool
 sample_start(Sampler *s, Pool *pool, const GvrtProgram *p, const Options *o, bool bytes, Err *e)
 {
 	const GvrtInput *x = tokens_input(p);
-	if (!x || x->kind != GVRT_I32 || x->per_sample != p->seq || p->logits_cols < 1)
+	if (!x || x->kind != GVRT_I32 || x->per_sample != p->seq || logits_cols(p) < 1)
 		return rt_fail(
 		    e, "--sample needs a model that reports logits over an input named tokens");
-	*s = (Sampler){.bytes = bytes || x->range == 256, .cols = p->logits_cols};
+	*s = (Sampler){.bytes = bytes || x->range == 256, .cols = logits_cols(p)};
 	if (x->range > 0 && x->range < s->cols) s->cols = x->range; /* padding is no token */
 	s->window = POOL_N(pool, int32_t, p->seq);
 	s->logits = POOL_N(pool, real, s->cols);
 	s->heap = POOL_N(pool, real, s->cols);
+	s->sum = POOL_N(pool, double, s->cols);
 	if (o->prompt && !push_prompt(s, p->seq, o->prompt, e)) return false;
 	if (s->n == 0) push(s, p->seq, s->bytes && s->cols > '\n' ? '\n' : 0);
 	return true;
@@ -120,24 +139,90 @@ draw(Sampler *s, const Options *o, double u)
 	return (int32_t)best;
 }
 
+/* The window as row 0 of an input, as far as this rank has it. */
+static bool
+put_run(void *arg, int64_t first, int64_t local, int64_t n)
+{
+	const Window *w = arg;
+	for (int64_t i = 0; i < n && first + i < w->s->n; i++)
+		w->tokens[local + i] = w->s->window[first + i];
+	return true;
+}
+
+static void
+put_window(const Sampler *s, GvrtRun *r, const GvrtInput *x)
+{
+	const GvrtProgram *p = r->state->p;
+	Window w = {s, (int32_t *)(void *)(train_slot(r, p, 0) + x->at)};
+	int64_t coord[GVRT_MESH];
+	if (x->at < 0) return;
+	if (!x->part) {
+		put_run(&w, 0, 0, p->seq);
+		return;
+	}
+	const GvrtMesh *mesh = &p->meshes[x->part->mesh];
+	part_coords(mesh, r->state->at.rank - p->stage_ranks[p->stage].rank, coord);
+	part_runs(x->part, mesh, coord, 0, put_run, &w);
+}
+
+/* Logits of the last position, where this rank has them. */
+static bool
+take_run(void *arg, int64_t first, int64_t local, int64_t n)
+{
+	const Logits *l = arg;
+	for (int64_t i = 0; i < n; i++) {
+		int64_t row = (first + i) / l->cols, col = (first + i) % l->cols;
+		if (row == l->row && col < l->s->cols)
+			l->s->sum[col] = (double)l->at[local + i];
+	}
+	return true;
+}
+
+static void
+take_own(Sampler *s, GvrtRun *r)
+{
+	const GvrtProgram *p = r->state->p;
+	const GvrtPart *x = p->logits_part;
+	if (p->logits_at < 0) return;
+	const real *at = (const real *)(const void *)(train_slot(r, p, 0) + p->logits_at);
+	if (!x) {
+		if (p->stage_ranks && r->state->at.rank != p->stage_ranks[p->stage].rank)
+			return;
+		for (int64_t i = 0; i < s->cols; i++)
+			s->sum[i] = (double)at[(s->n - 1) * p->logits_ld + i];
+		return;
+	}
+	const GvrtMesh *mesh = &p->meshes[x->mesh];
+	unsigned split = 0;
+	Logits l = {s, at, s->n - 1, logits_cols(p)};
+	int64_t coord[GVRT_MESH];
+	for (int k = 0; k < x->naxes; k++)
+		for (int i = 0; i < x->axis[k].nshard; i++)
+			split |= 1u << x->axis[k].shard[i];
+	part_coords(mesh, r->state->at.rank - p->stage_ranks[p->stage].rank, coord);
+	if (part_first(mesh, ~split, coord)) part_runs(x, mesh, coord, 0, take_run, &l);
+}
+
+static void
+take_logits(Sampler *s, GvrtRun *r)
+{
+	memset(s->sum, 0, (size_t)s->cols * sizeof *s->sum);
+	take_own(s, r);
+	comm_sum(r->state->comm, s->sum, (int)s->cols);
+	for (int64_t i = 0; i < s->cols; i++)
+		s->logits[i] = (real)s->sum[i];
+}
+
 static int32_t
 next_token(Sampler *s, GvrtRun *r, const GvrtProgram *p, const Options *o, uint64_t key,
 	   int64_t i)
 {
-	unsigned char *slot = train_slot(r, p, 0);
-	const GvrtInput *x = tokens_input(p);
-	int32_t *tokens = (int32_t *)(void *)(slot + x->at);
 	/* Every input anew: the forward pass may use its slot again. */
-	for (size_t k = 0; k < p->ninputs; k++) {
-		const GvrtInput *y = &p->inputs[k];
-		size_t size = y->kind == GVRT_I32 ? 4 : y->kind == GVRT_REAL ? sizeof(real) : 1;
-		memset(slot + y->at, 0, (size_t)(p->microbatch * y->per_sample) * size);
-	}
-	memcpy(tokens, s->window, (size_t)s->n * sizeof *tokens);
+	train_blank(train_slot(r, p, 0), p);
+	for (size_t k = 0; k < p->ninputs; k++)
+		if (!strcmp(p->inputs[k].name, "tokens")) put_window(s, r, &p->inputs[k]);
 	p->forward(r);
-	const real *row =
-	    (const real *)(const void *)(slot + p->logits_at) + (s->n - 1) * p->logits_ld;
-	memcpy(s->logits, row, (size_t)s->cols * sizeof(real));
+	take_logits(s, r);
 	return draw(s, o, rt_uniform(key, (uint64_t)i));
 }
 

@@ -27,12 +27,14 @@ on_signal(int sig)
 }
 
 void
-train_signals(void)
+train_signals(int ranks)
 {
 	/* A second one kills at once. */
 	struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
 	sigaction(SIGTERM, &a, NULL);
 	sigaction(SIGINT, &a, NULL);
+	/* What mpirun passes on to all ranks without ending them. */
+	if (ranks > 1) sigaction(SIGUSR1, &a, NULL);
 }
 
 /* ---- what steps call ---- */
@@ -43,22 +45,33 @@ train_slot(const GvrtRun *r, const GvrtProgram *p, int64_t mb)
 	return r->arena + p->slots + (p->nslots > 0 ? mb % p->nslots : 0) * p->slot_bytes;
 }
 
-static void
-blank_inputs(unsigned char *slot, const GvrtProgram *p)
+void
+train_blank(unsigned char *slot, const GvrtProgram *p)
 {
-	for (size_t i = 0; i < p->ninputs; i++) {
-		const GvrtInput *x = &p->inputs[i];
-		size_t size = x->kind == GVRT_I32 ? 4 : x->kind == GVRT_REAL ? sizeof(real) : 1;
-		memset(slot + x->at, 0, (size_t)(p->microbatch * x->per_sample) * size);
-	}
+	for (size_t i = 0; i < p->ninputs; i++)
+		input_blank(p, &p->inputs[i], slot);
 }
 
 static void
 add_reports(const GvrtRun *r, const GvrtProgram *p, int64_t mb, double *sums)
 {
 	const unsigned char *slot = train_slot(r, p, mb);
-	for (size_t i = 0; i < p->nreports; i++)
+	for (size_t i = 0; i < p->nreports; i++) {
+		const GvrtReport *on = p->report_on ? &p->report_on[i] : NULL;
+		if (p->report_at[i] < 0 || (on && !gv_first(r, on->mesh, on->first))) continue;
 		sums[i] += (double)*(const real *)(const void *)(slot + p->report_at[i]);
+	}
+}
+
+/* Samples first .. of a source into a slot. On a mistake the state is failed, and the slot holds something harmless: a step goes
+ * on to where all ranks hear of it. */
+static void
+fetch(GvrtRun *r, const Source *data, unsigned char *slot, int64_t first)
+{
+	struct GvrtState *s = r->state;
+	if (!s->failed && source_rows(data, slot, first, &s->err)) return;
+	s->failed = true;
+	train_blank(slot, s->p);
 }
 
 void
@@ -68,10 +81,8 @@ gvrt_input(GvrtRun *r, int64_t mb)
 	const GvrtProgram *p = s->p;
 	unsigned char *slot = train_slot(r, p, mb);
 	if (p->ninputs == 0) return;
-	int64_t first = s->shift + ((int64_t)r->step * p->microbatches + mb) * p->microbatch;
-	if (!s->failed && source_rows(&s->train, slot, first, p->microbatch, &s->err)) return;
-	s->failed = true;
-	blank_inputs(slot, p); /* the step goes on over something harmless */
+	fetch(r, &s->train, slot,
+	      s->shift + ((int64_t)r->step * p->microbatches + mb) * p->microbatch);
 }
 
 void
@@ -80,10 +91,43 @@ gvrt_report(GvrtRun *r, int64_t mb)
 	add_reports(r, r->state->p, mb, r->state->sums);
 }
 
+/* What ranks tell each other with the norm, as counts in one double: told to terminate, interrupted, failed. */
+static const double said_term = 1, said_int = 0x1p20, said_failed = 0x1p40;
+
+static void
+hear(struct GvrtState *s, double said)
+{
+	bool failed = said >= said_failed;
+	said = fmod(said, said_failed);
+	if (said > 0) s->stop = said >= said_int ? SIGINT : SIGTERM;
+	if (failed && !s->failed) s->err.text[0] = 0; /* the rank that failed says why */
+	s->failed = failed;
+}
+
+/* Sum of squares, what ranks have to say, and reports, over all ranks. */
+static void
+share(GvrtRun *r)
+{
+	struct GvrtState *s = r->state;
+	size_t n = s->p->nreports;
+	int sig = stop_signal;
+	s->norm[0] = r->sumsq;
+	s->norm[1] = (sig == SIGINT ? said_int
+		      : sig         ? said_term
+				    : 0) +
+		     (s->failed ? said_failed : 0);
+	memcpy(s->norm + 2, s->sums, n * sizeof *s->sums);
+	comm_norm(s->comm, s->norm, (int)n + 2);
+	r->sumsq = s->norm[0];
+	memcpy(s->sums, s->norm + 2, n * sizeof *s->sums);
+	hear(s, s->norm[1]);
+}
+
 void
 gvrt_norm(GvrtRun *r)
 {
 	struct GvrtState *s = r->state;
+	share(r);
 	double clip = s->p->train.clip, loss = s->p->nreports ? s->sums[0] : 0;
 	r->norm = sqrt(r->sumsq);
 	r->scale = clip > 0 && r->norm + 1e-6 > clip ? clip / (r->norm + 1e-6) : 1;
@@ -139,15 +183,16 @@ static bool
 dump_grads(const GvrtRun *r)
 {
 	struct GvrtState *s = r->state;
-	StSection grad = {"", s->p->grad};
+	StSection grad = {"", GVRT_GRAD};
 	StAbout about[] = {{"format", "pt", 0}, {"step", NULL, r->step}};
 	char aside[RT_PATH];
 	snprintf(aside, sizeof aside, "%s.tmp", s->o->dump_grads);
-	if (!st_write(r, s->p, aside, &grad, 1, about, RT_COUNTOF(about), s->checkpoint.header,
-		      s->checkpoint.cap, &s->err))
+	if (!st_write(r, &s->checkpoint.table, aside, &grad, 1, about, RT_COUNTOF(about),
+		      s->checkpoint.header, s->checkpoint.cap, &s->err))
 		return false;
-	return rename(aside, s->o->dump_grads) == 0 ||
-	       rt_fail(&s->err, "cannot write %s", s->o->dump_grads);
+	bool ok = s->at.rank != 0 || rename(aside, s->o->dump_grads) == 0 ||
+		  rt_fail(&s->err, "cannot write %s", s->o->dump_grads);
+	return comm_agree(s->comm, ok, &s->err);
 }
 
 int64_t
@@ -160,14 +205,16 @@ train_eval(GvrtRun *r, const Source *data, int64_t batches)
 	memset(s->eval, 0, p->nreports * sizeof(double));
 	r->train = false;
 	for (int64_t i = 0; i < batches * p->microbatches; i++) {
-		if (!source_rows(data, train_slot(r, p, 0), i * p->microbatch, p->microbatch,
-				 &s->err))
-			return -1;
+		fetch(r, data, train_slot(r, p, 0), i * p->microbatch);
 		p->forward(r);
 		add_reports(r, p, 0, s->eval);
+		if (s->failed && !s->comm) break;
 	}
 	r->train = true;
-	return batches;
+	comm_sum(s->comm, s->eval, (int)p->nreports);
+	bool ok = !s->failed;
+	s->failed = false;
+	return comm_agree(s->comm, ok, &s->err) ? batches : -1;
 }
 
 static bool
@@ -197,7 +244,7 @@ static int
 finish(GvrtRun *r)
 {
 	struct GvrtState *s = r->state;
-	int sig = stop_signal;
+	int sig = s->stop;
 	progress_break(&s->progress);
 	if (s->checkpoint.dir && !s->checkpoint.current && !save(r)) return 1;
 	if (sig) {
@@ -210,6 +257,12 @@ finish(GvrtRun *r)
 	return !s->val.path || validate(r) ? 0 : 1;
 }
 
+void
+train_complain(struct GvrtState *s)
+{
+	if (comm_first(s->comm, s->err.text[0] != 0) == s->at.rank) rt_error("%s", s->err.text);
+}
+
 int
 train_loop(GvrtRun *r, uint64_t last)
 {
@@ -219,18 +272,23 @@ train_loop(GvrtRun *r, uint64_t last)
 	const uint64_t first = r->step;
 	bool ok = true;
 	progress_start(&s->progress, first, last);
-	while (ok && r->step < last && !stop_signal) {
+	if (!s->comm) s->stop = stop_signal;
+	while (ok && r->step < last && !s->stop) {
 		begin_step(r, p, &t);
+		comm_mark(s->comm);
 		p->step(r);
 		ok = !s->failed && (!s->o->dump_grads || r->step > first || dump_grads(r));
 		if (!ok) break;
 		p->update(r);
 		progress_step(&s->progress, r, s->sums, p);
 		r->step++;
-		ok = after_step(r, last);
+		if (r->step == last)
+			ok = comm_agree(s->comm, comm_traffic(s->comm, &s->err), &s->err);
+		ok = ok && after_step(r, last);
+		if (!s->comm) s->stop = stop_signal;
 	}
 	int status = ok ? finish(r) : 1;
 	progress_break(&s->progress);
-	if (status == 1) rt_error("%s", s->err.text);
+	if (status == 1) train_complain(s);
 	return status;
 }
