@@ -168,7 +168,6 @@ count(Comm *c, const Op *o, int64_t elements)
 	t->bytes += (uint64_t)elements * sizeof(real);
 }
 
-/* A group of one rank has nothing to say: comm < 0, or a stage that is one rank. */
 static Comm *
 comm_of(GvrtRun *r)
 {
@@ -264,7 +263,7 @@ gv_start_exchange(GvrtRun *r, int request, int exchange, const void *src, void *
 void
 gv_wait(GvrtRun *r, int request)
 {
-	wait_for(comm_of(r), request);
+	if (comm_of(r)) wait_for(comm_of(r), request);
 }
 
 void
