@@ -8,7 +8,7 @@
  * (carry), so that the section is as high as the neediest type. A frame holds what F saves,
  * then what it returns. Results come last, so that a layer finds its argument at a fixed
  * distance below its own frame whoever made it, and loops over layers stay loops over
- * addresses. With one slot, frames are a stack: those of the last instances (the logits, for
+ * addresses. With one slot, frames behind the last one that is sent or received are a stack: those of the last instances (the logits, for
  * one) are gone when earlier layers run B, and may lie in the work section above what they need
  * themselves; how many of them, is chosen for the lowest arena. Cotangents used once, by the
  * next instance, take turns in two buffers; what is sent or received has a buffer of its own.
@@ -412,17 +412,27 @@ stack_height(const Stack *s, uint32_t tail, int64_t *above)
 	return low + (head_work > tail_work ? head_work : tail_work);
 }
 
-/* Do frames come and go as a stack, and does nothing but bodies write into work? */
-static bool
-is_stack(const Lay *l)
+/* The first instance of the stage from which on frames come and go as a stack, and nothing but bodies writes into
+ * work: what is sent, received or returned while others work lies before it. */
+static uint32_t
+stack_begins(const Lay *l)
 {
 	const Module *m = l->m;
-	bool stack = !m->plan.forward_only && m->plan.nstages == 1 && l->s->slots <= 1;
-	for (uint32_t i = 0; i < m->ninsts; i++)
-		stack &= !is_reshard(m, i);
-	for (uint32_t i = 0; i < m->nparams; i++)
-		stack &= !m->params[i].borrows;
-	return stack;
+	uint32_t begin = 0, first = l->s->first;
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		Ref r = is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
+		if (is_reshard(m, i) && in_stage(l, i) && begin < i - first + 1)
+			begin = i - first + 1;
+		if (r.kind == REF_result && in_stage(l, r.i) && begin < r.i - first + 1)
+			begin = r.i - first + 1;
+	}
+	for (uint32_t i = 0; i < m->nparams; i++) {
+		uint32_t from = m->params[i].borrows, owner;
+		if (!from--) continue;
+		owner = m->params[from].owner;
+		if (in_stage(l, owner) && begin < owner - first + 1) begin = owner - first + 1;
+	}
+	return begin;
 }
 
 /* The first instance of the tail: where types change, for the lowest height; the shortest
@@ -432,9 +442,10 @@ choose_tail(const Lay *l, const Stack *s, int64_t *height, int64_t *above)
 {
 	const Instance *inst = l->m->insts + l->s->first;
 	uint32_t best = s->n;
-	bool stack = is_stack(l);
+	bool stack = !l->m->plan.forward_only && l->s->slots <= 1;
+	uint32_t begin = stack_begins(l);
 	*height = stack_height(s, best, above);
-	for (uint32_t i = s->n; stack && i-- > 1;) {
+	for (uint32_t i = s->n; stack && i-- > 1 && i >= begin;) {
 		int64_t a, h;
 		if (inst[i].type == inst[i - 1].type) continue;
 		h = stack_height(s, i, &a);
@@ -517,6 +528,16 @@ layout_module(Ctx *c, Module *m)
 	m->mem = NEW_N(m->arena, Memory, m->plan.nstages);
 	for (uint32_t k = 0; k < m->plan.nstages; k++)
 		layout_stage(&(Lay){c, m, k, &m->plan.stages[k], &m->mem[k]});
+}
+
+int64_t
+layout_inputs_bytes(const Module *m, uint32_t stage)
+{
+	int64_t bytes = 0;
+	for (uint32_t i = 0; i < m->ninputs; i++)
+		if (m->mem[stage].input_at[i] >= 0)
+			bytes += aligned(input_bytes(m, &m->inputs[i]));
+	return bytes;
 }
 
 int64_t
