@@ -71,8 +71,9 @@ typedef struct Table {
 	uint32_t nclasses;
 } Table;
 
-/* All candidates of stages of `ranks` ranks each. Says on stdout what was cut and why. In arena a. */
-void search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Table *out);
+/* All candidates of a branch that recompute up to `top`. Says on stdout what was cut and why. In arena a. */
+void search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Recompute top,
+		  Table *out);
 /* Time of a step of a plan with one stage, lowered. */
 int64_t search_time(const Search *s, const Module *lowered);
 void search_mesh(const Candidate *c, Mesh *out); /* mb left out of account: degree 0 */

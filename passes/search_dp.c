@@ -14,20 +14,23 @@
  * j, the frontier of (sum, max, once) over where it began. With `keep` = 0 nothing is thinned and the optimum is exact;
  * else a frontier keeps that many points, the fastest and the smallest among them. Ties go to the lower index.
  */
-#include <string.h>
+#include <stdlib.h>
 
 #include "passes/passes.h"
 
 typedef struct Point Point;
 struct Point {
 	int64_t t, once, bytes, work;
+	int64_t score;     /* of a step if all stages were alike */
 	const Point *prev; /* without its last layer */
 	uint32_t group, cand;
+	uint32_t number; /* in order of making: breaks ties */
+	bool roomy;      /* fits whatever its stage takes up yet: its bytes do not matter */
 };
 
 typedef struct Span {
 	bool made;
-	Point *p; /* as comes_before() says */
+	Point *p; /* as by_score() says */
 	uint32_t n, cap;
 } Span;
 
@@ -47,92 +50,81 @@ typedef struct CutList {
 typedef struct Dp {
 	const LayerTable *t;
 	Arena *a;
-	uint32_t *run_end;  /* [nlayers] end of the run of equal layers a layer is in */
+	uint32_t *run_end; /* [nlayers] end of the run of equal layers a layer is in */
+	int64_t *most; /* [nlayers + 1] the most bytes layers i .. can take, work included */
 	Span *runs, *spans; /* of the stage at hand: [layer of a run's begin][length]; [i][j] */
 	int64_t slots;
 } Dp;
 
 /* ---- spans ---- */
 
+/* a is as good as b in everything. With one stage the score is the objective; what surely fits, fits whatever its bytes. */
 static bool
-beats(const Point *a, const Point *b)
+beats(const Dp *d, const Point *a, const Point *b)
 {
-	return a->group == b->group && a->t <= b->t && a->once <= b->once &&
-	       a->bytes <= b->bytes && a->work <= b->work;
+	if (a->group != b->group || a->score > b->score) return false;
+	if (d->t->stages > 1 && (a->t > b->t || a->once > b->once)) return false;
+	return a->roomy || (a->bytes <= b->bytes && a->work <= b->work);
 }
 
+/* By group, then score: whatever beats a point comes before it, but for ties. A total order. */
+static int
+by_score(const void *x, const void *y)
+{
+	const Point *a = x, *b = y;
+	if (a->group != b->group) return a->group < b->group ? -1 : 1;
+	if (a->score != b->score) return a->score < b->score ? -1 : 1;
+	if (a->t != b->t) return a->t < b->t ? -1 : 1;
+	if (a->bytes != b->bytes) return a->bytes < b->bytes ? -1 : 1;
+	if (a->work != b->work) return a->work < b->work ? -1 : 1;
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* Sorts, and leaves the frontier. */
 static void
-add_point(Dp *d, Span *s, Point p)
+frontier(const Dp *d, Span *s)
 {
-	uint32_t kept = 0;
-	if (p.bytes + p.work > d->t->limit) return;
-	for (uint32_t i = 0; i < s->n; i++)
-		if (beats(&s->p[i], &p)) return;
-	for (uint32_t i = 0; i < s->n; i++)
-		if (!beats(&p, &s->p[i])) s->p[kept++] = s->p[i];
-	s->n = kept;
-	PUSH(d->a, s->p, s->n, s->cap, p);
-}
-
-/* Before: by group, then what a step would take if all stages were alike, then the rest. A total order of what a frontier
- * can hold. */
-static bool
-comes_before(const Dp *d, const Point *a, const Point *b)
-{
-	int64_t turns = (int64_t)d->t->microbatches + d->t->stages - 1;
-	int64_t ta = turns * a->t + a->once, tb = turns * b->t + b->once;
-	if (a->group != b->group) return a->group < b->group;
-	if (ta != tb) return ta < tb;
-	if (a->t != b->t) return a->t < b->t;
-	if (a->once != b->once) return a->once < b->once;
-	return a->bytes != b->bytes ? a->bytes < b->bytes : a->work < b->work;
-}
-
-static void
-sort_points(const Dp *d, Span *s)
-{
-	for (uint32_t i = 1; i < s->n; i++) {
+	uint32_t kept = 0, group = 0; /* where the group at hand begins */
+	if (s->n) qsort(s->p, s->n, sizeof *s->p, by_score);
+	for (uint32_t i = 0; i < s->n; i++) {
 		Point p = s->p[i];
-		uint32_t j = i;
-		for (; j && comes_before(d, &p, &s->p[j - 1]); j--)
-			s->p[j] = s->p[j - 1];
-		s->p[j] = p;
+		bool beaten = false;
+		if (kept && s->p[kept - 1].group != p.group) group = kept;
+		for (uint32_t k = group; k < kept && !beaten; k++)
+			beaten = beats(d, &s->p[k], &p);
+		if (!beaten) s->p[kept++] = p;
 	}
+	s->n = kept;
 }
 
-/* Of each group at most `keep` points: evenly in that order, and the one that needs least memory. */
+/* Of each group at most `keep` points: evenly in their order, and the one that needs least memory. */
 static void
 thin(const Dp *d, Span *s)
 {
 	uint32_t keep = d->t->keep, out = 0;
-	if (!keep) return;
-	sort_points(d, s);
-	for (uint32_t from = 0, to; from < s->n; from = to) {
+	for (uint32_t from = 0, to; keep && from < s->n; from = to) {
 		uint32_t least = from;
 		for (to = from; to < s->n && s->p[to].group == s->p[from].group; to++)
 			if (s->p[to].bytes + s->p[to].work <
 			    s->p[least].bytes + s->p[least].work)
 				least = to;
-		uint32_t n = to - from, last = UINT32_MAX;
-		Point small = s->p[least];
-		for (uint32_t k = 0; k < keep && k < n; k++) {
-			uint32_t at = n <= keep ? k : (uint32_t)((uint64_t)k * (n - 1) / keep);
-			if (at == last || from + at == least) continue;
-			last = at;
-			s->p[out++] = s->p[from + at];
+		uint32_t n = to - from, next = 0;
+		for (uint32_t k = 0; k < n; k++) {
+			bool even = n <= keep || k == (uint32_t)((uint64_t)next * n / keep);
+			next += even;
+			if (even || from + k == least) s->p[out++] = s->p[from + k];
 		}
-		s->p[out++] = small;
 	}
-	s->n = out;
-	sort_points(d, s);
+	if (keep) s->n = out;
 }
 
-/* `s` = the points of `before` (NULL: none, a stage begins) and one layer more. */
+/* `s` = the points of `before` (NULL: none, a stage begins) and one layer more; `rest`: the most bytes that may follow. */
 static void
-extend(Dp *d, Span *s, const Span *before, uint32_t class)
+extend(Dp *d, Span *s, const Span *before, uint32_t class, int64_t rest)
 {
 	static const Point begin = {.group = UINT32_MAX};
 	uint32_t n = before ? before->n : 1;
+	int64_t turns = (int64_t)d->t->microbatches + d->t->stages - 1;
 	s->made = true;
 	for (uint32_t i = 0; i < n; i++) {
 		const Point *p = before ? &before->p[i] : &begin;
@@ -147,10 +139,15 @@ extend(Dp *d, Span *s, const Span *before, uint32_t class)
 				   .work = c->work > p->work ? c->work : p->work,
 				   .prev = before ? p : NULL,
 				   .group = c->group,
-				   .cand = k};
-			add_point(d, s, q);
+				   .cand = k,
+				   .number = s->n};
+			if (q.bytes + q.work > d->t->limit) continue;
+			q.score = turns * q.t + q.once;
+			q.roomy = q.bytes + rest <= d->t->limit;
+			PUSH(d->a, s->p, s->n, s->cap, q);
 		}
 	}
+	frontier(d, s);
 	thin(d, s);
 }
 
@@ -168,7 +165,8 @@ span(Dp *d, uint32_t i, uint32_t j)
 	if (before && !before->n)
 		s->made = true; /* nothing fits: nor does more */
 	else
-		extend(d, s, before, d->t->class_of[j - 1]);
+		extend(d, s, before, d->t->class_of[j - 1],
+		       d->most[j <= end ? first + (j - i) : j]);
 	return s;
 }
 
@@ -250,6 +248,27 @@ search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t microbatch
 	return slots < microbatches ? slots : microbatches;
 }
 
+/* What layers i .. take at most under the worst candidates, with the most work of any layer. */
+static void
+find_most(Dp *d)
+{
+	uint32_t n = d->t->nlayers;
+	int64_t work = 0;
+	d->most = NEW_N(d->a, int64_t, n + 1);
+	for (uint32_t i = n; i-- > 0;) {
+		uint32_t class = d->t->class_of[i];
+		int64_t worst = 0;
+		for (uint32_t k = 0; k < d->t->ncand[class]; k++) {
+			const LayerCost *c = &d->t->cost[class][k];
+			worst = most(worst, c->state + d->slots * (c->saved + c->enter_saved));
+			work = most(work, c->work);
+		}
+		d->most[i] = d->most[i + 1] + worst;
+	}
+	for (uint32_t i = 0; i <= n; i++)
+		d->most[i] += work;
+}
+
 static void
 find_runs(Dp *d)
 {
@@ -296,6 +315,7 @@ search_dp(Arena *a, const LayerTable *t, Assignment *out)
 		if (slots != (uint32_t)d.slots) {
 			d.runs = NEW_N(a, Span, cells);
 			d.spans = NEW_N(a, Span, cells);
+			find_most(&d);
 		}
 		slots = (uint32_t)d.slots;
 		for (uint32_t j = left ? k + 1 : n; j + left <= n; j++) {

@@ -198,6 +198,18 @@ smallest(Leaf *l, Found *out)
 	return true;
 }
 
+/* The fastest plan, memory left out of account, if it fits all the same. */
+static bool
+roomy(Leaf *l, Found *out)
+{
+	Assignment x;
+	if (!solve(l, INT64_MAX, &x)) return false;
+	Plan p = plan_of(l, &x, l->s->c->perm);
+	int64_t arena = search_arena(l->s, &p, NULL);
+	*out = (Found){p, x.time, arena, arena >= 0 && arena <= l->s->limit};
+	return out->fits;
+}
+
 static bool
 solve_leaf(Leaf *l, Found *out)
 {
@@ -210,10 +222,10 @@ solve_leaf(Leaf *l, Found *out)
 }
 
 static void
-leaf_init(Leaf *l, const Search *s, uint32_t stages, uint32_t mb)
+leaf_init(Leaf *l, const Search *s, uint32_t stages, uint32_t mb, Recompute top)
 {
 	*l = (Leaf){.s = s, .stages = stages, .mb = mb, .a = arena_new()};
-	search_table(s, l->a, stages, mb, &l->table);
+	search_table(s, l->a, stages, mb, top, &l->table);
 	l->layers = (LayerTable){.nlayers = s->m->ninsts,
 				 .nclasses = l->table.nclasses,
 				 .class_of = l->table.class_of,
@@ -224,6 +236,27 @@ leaf_init(Leaf *l, const Search *s, uint32_t stages, uint32_t mb)
 				 .schedule = s->c->schedule_given ? s->c->schedule : SCH_1f1b,
 				 .bound = INT64_MAX,
 				 .keep = KEEP};
+}
+
+/* A branch. Recomputing is never faster: if the best without any, memory left out of account, fits, it is the best. */
+static bool
+search_leaf(const Search *s, uint32_t stages, uint32_t mb, Found *out, bool *lowers)
+{
+	Leaf l;
+	bool train = !s->c->forward_only && !s->m->plan.forward_only;
+	leaf_init(&l, s, stages, mb, RC_none);
+	*lowers |= l.table.ncand > 0;
+	bool found = l.table.ncand && roomy(&l, out);
+	if (found && train && !s->c->recompute_given)
+		explain(s, "plan:     recompute selective, full: cut: all fits without\n");
+	bool more = !found && l.table.ncand;
+	if (more && train) {
+		arena_free(l.a);
+		leaf_init(&l, s, stages, mb, RC_full);
+	}
+	if (more) found = solve_leaf(&l, out);
+	arena_free(l.a);
+	return found;
 }
 
 /* ---- the tree ---- */
@@ -238,13 +271,10 @@ search_stages(const Search *s, uint32_t stages, Found *best)
 	explain(s, "plan: %" PRIu32 " stage%s of %" PRIu32 " rank%s\n", stages,
 		stages == 1 ? "" : "s", s->ranks / stages, s->ranks == stages ? "" : "s");
 	for (uint32_t i = 0; i < s->nmb && slower < SLOWER; i++) {
-		Leaf l;
 		Found f;
 		explain(s, "plan:   %" PRIu32 " microbatch%s\n", s->mb[i],
 			s->mb[i] == 1 ? "" : "es");
-		leaf_init(&l, s, stages, s->mb[i]);
-		lowers |= l.table.ncand > 0;
-		bool found = l.table.ncand && solve_leaf(&l, &f);
+		bool found = search_leaf(s, stages, s->mb[i], &f, &lowers);
 		if (found)
 			explain(s, "plan:     -> %.3f ms a step, %s a rank%s%s\n",
 				(double)f.time * 1e-6, bytes_str(s, f.arena),
@@ -252,7 +282,6 @@ search_stages(const Search *s, uint32_t stages, Found *best)
 				f.fits ? "" : bytes_str(s, f.arena - s->limit));
 		slower = found && mine.fits && f.time >= mine.time ? slower + 1 : 0;
 		if (found && better(&f, &mine)) mine = f;
-		arena_free(l.a);
 	}
 	if (slower == SLOWER) explain(s, "plan:   cut: more microbatches are slower\n");
 	if (mine.arena >= 0 && better(&mine, best)) *best = mine;
@@ -271,7 +300,7 @@ usable(const Search *s, uint32_t ranks)
 		if (ranks % k) continue;
 		Arena *a = arena_new();
 		Table table;
-		search_table(&t, a, k, s->mb[0], &table);
+		search_table(&t, a, k, s->mb[0], RC_none, &table);
 		yes = table.ncand > 0;
 		arena_free(a);
 	}

@@ -320,9 +320,8 @@ add_lowered(const Search *s, Table *t, const Module *m, Candidate c, bool cut)
 }
 
 static void
-add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb)
+add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb, Recompute top)
 {
-	bool alone = s->c->recompute_given || s->c->forward_only;
 	Recompute from = s->c->recompute_given ? s->c->recompute : RC_none;
 	int64_t batch = s->m->batch.i ? ir_extent(s->m, s->m->batch) : 1;
 	if (c.dp > batch / mb) {
@@ -332,7 +331,7 @@ add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb)
 		say(s, &c, b.s);
 		return;
 	}
-	for (Recompute rc = from; rc <= (alone ? from : RC_full); rc++) {
+	for (Recompute rc = from; rc <= (s->c->recompute_given ? from : top); rc++) {
 		Arena *a = arena_new();
 		const char *why = NULL;
 		Mesh mesh;
@@ -354,7 +353,7 @@ add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb)
 }
 
 void
-search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Table *t)
+search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Recompute top, Table *t)
 {
 	uint32_t ranks = s->ranks / stages, most = 0;
 	*t = (Table){0};
@@ -375,5 +374,5 @@ search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Table *t)
 			add_mesh(
 			    s, t,
 			    (Candidate){.dp = ranks / tp, .tp = tp, .sp = sp, .group = group++},
-			    stages, mb);
+			    stages, mb, top);
 }
