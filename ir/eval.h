@@ -121,9 +121,8 @@ typedef struct Place {
 
 /* A value while its body runs. */
 typedef struct Cell {
-	Tensor t; /* x: private contents; NULL: in the arena, or not made yet */
-	int64_t
-	    at; /* in the arena, below its beginning where only a later range is kept; EVAL_PRIVATE */
+	Tensor t;   /* x: private contents; NULL: in the arena, or not made yet */
+	int64_t at; /* in the arena; EVAL_PRIVATE: not there */
 	bool alias; /* a view, made anew whenever it is read */
 } Cell;
 

@@ -398,16 +398,22 @@ static void
 clear_slot(Eval *e, Rank *r, uint32_t slot)
 {
 	const Module *m = e->m;
+	size_t bytes = (size_t)(r->mem->slot_bytes * e->unit);
 	int64_t begin = r->mem->slots + slot * r->mem->slot_bytes;
-	unsigned char *copy = arena_dup(r->op, r->bytes, (size_t)(r->nbytes * e->unit));
+	unsigned char *copy = NULL;
 
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		if (r->came[slot * m->ninsts + i] == r->mb + 1 && !copy)
+			copy = arena_dup(r->op, r->bytes + begin * e->unit, bytes);
 	eval_poison(e, r, begin, r->mem->slot_bytes);
-	for (uint32_t i = 0; i < m->ninsts; i++) {
+	for (uint32_t i = 0; copy && i < m->ninsts; i++) {
 		const Place *p = &r->results[slot * e->nres + e->res0[i]];
-		if (r->came[slot * m->ninsts + i] != r->mb + 1 || !p->type || p->at < 0)
-			continue;
-		int64_t at = p->at * e->unit, n = type_bytes(m, p->mesh, p->type) * e->unit;
-		memcpy(r->bytes + at, copy + at, (size_t)n);
+		int64_t at = p->at - begin, n;
+		if (r->came[slot * m->ninsts + i] != r->mb + 1 || !p->type) continue;
+		n = type_bytes(m, p->mesh, p->type);
+		if (at >= 0 && at <= r->mem->slot_bytes - n)
+			memcpy(r->bytes + p->at * e->unit, copy + at * e->unit,
+			       (size_t)(n * e->unit));
 	}
 }
 
