@@ -12,7 +12,7 @@
  * F saved, cotangents, carries: `spare`) may be taken over like our own: so the gradient of the
  * logits sits in the logits. The other way round, an operand that dies in the kernel that makes
  * the value of an out-port may be computed in the port's buffer: it is SP_port with no port of
- * its own, and the value takes it over.
+ * its own, and the value takes it over. Sums over ranks are taken in place likewise.
  *
  * Invariant: no two buffers that are alive in one step overlap.
  */
@@ -187,6 +187,13 @@ mark_reach(Place *p, uint32_t lo, uint32_t hi, uint32_t x, Val y)
 	}
 }
 
+/* Ops that may write where they read: element by element, or a sum over ranks. */
+static bool
+is_in_place(const Op *op)
+{
+	return op_info[op->code].flags & OF_EW || op->code == OP_all_reduce;
+}
+
 /* May y, a result of op `at` in ops lo..hi (one step), be written into the buffer x? */
 static bool
 may_take(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y, uint32_t x)
@@ -204,7 +211,7 @@ may_take(Place *p, uint32_t lo, uint32_t hi, uint32_t at, Val y, uint32_t x)
 		for (int j = 0; j < b->ops[i].nin; j++) {
 			Val v = b->ops[i].in[j];
 			if (p->root[base_of(p, v).i] != x) continue;
-			if (!(op_info[b->ops[i].code].flags & OF_EW) &&
+			if (!is_in_place(&b->ops[i]) &&
 			    !(b->ops[i].kernel && op_info[b->ops[i].code].flags & OF_RED))
 				return false;
 			if (!same_place(p, v, t)) return false;
@@ -325,7 +332,7 @@ take_over_all(Place *p)
 				continue;
 			for (uint32_t i = lo; i < hi; i++) {
 				Val y = b->ops[i].out[0];
-				if (!(op_info[b->ops[i].code].flags & OF_EW) || !y.i) continue;
+				if (!is_in_place(&b->ops[i]) || !y.i) continue;
 				(round ? settle_in_port : take_over)(p, lo, hi, i, y);
 			}
 		}
