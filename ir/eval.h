@@ -307,5 +307,7 @@ bool eval_gather_flat(Eval *e, Request **q, const uint32_t *group, uint32_t n); 
 bool eval_send(Eval *e, Rank *from, Request *fq, const Message *out, Rank *to, Request *tq);
 bool eval_expect(Eval *e, Rank *r, Request *q,
 		 const Prim *p); /* NaN where messages will come, zeros elsewhere */
+bool eval_expect_flat(Eval *e, Rank *r, uint32_t inst,
+		      int64_t shift); /* the same for CK_param */
 
 #endif

@@ -223,6 +223,7 @@ eval_start(Eval *e, Rank *r, CommKind comm, uint32_t i, const Step *edit)
 	q->comm = comm, q->i = i;
 	q->shift = edit ? edit->shift : 0;
 	if (comm == CK_grad) ok = close_grads(e, r, i);
+	if (comm == CK_param && n) ok = eval_expect_flat(e, r, i, q->shift);
 	for (uint32_t k = 0; ok && k < n; k++) {
 		if (prim[k].kind != PR_exchange) {
 			add_collective(e, r, q, &prim[k], edit);

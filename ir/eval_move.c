@@ -323,6 +323,32 @@ eval_reduce(Eval *e, Request **q, const uint32_t *group, uint32_t n)
 				       : reduce_flat(e, q, group, n);
 }
 
+/* NaN where CK_param will bring what other ranks have; what this rank gives is in the way only of ZeRO 1 and 2. */
+bool
+eval_expect_flat(Eval *e, Rank *r, uint32_t inst, int64_t shift)
+{
+	const Flat *f = &e->flats[inst];
+	const Mesh *mesh = ir_inst_mesh(e->m, inst);
+	int64_t all = f->bytes / dtype_bytes(f->dt), each = all / f->dp;
+	Range x = {inst, AREA_gather, 0, all, shift};
+	Arena *tmp = arena_new();
+	double *nan = NEW_N(tmp, double, all + 1);
+	uint32_t coord[MAX_MESH];
+	bool ok = true;
+
+	for (int64_t k = 0; k < all; k++)
+		nan[k] = NAN;
+	eval_coords(r, mesh, 0, coord);
+	if (f->zero < 3) {
+		x.hi = each * ir_group_index(mesh, f->dp_mask, coord);
+		ok = flat_write(e, r, &x, nan);
+		x.lo = x.hi + each, x.hi = all;
+	}
+	ok = ok && flat_write(e, r, &x, nan);
+	arena_free(tmp);
+	return ok;
+}
+
 /* ZeRO 1, 2: in place; ZeRO 3: into the gather buffer. */
 bool
 eval_gather_flat(Eval *e, Request **q, const uint32_t *group, uint32_t n)

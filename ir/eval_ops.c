@@ -627,15 +627,33 @@ eval_scatter_add(Call *c)
 
 /* ---- communication ---- */
 
+/* Padding along axes the collective is not about is carried along, as whoever moves whole blocks does. */
+static void
+with_padding(const Call *c, Tensor *x, Tensor *y)
+{
+	const Attr *along = attr_find(c->op, AK_axis), *to = attr_find(c->op, AK_to);
+
+	for (int k = 0; k < x->t.n; k++) {
+		int j = type_find(&y->t, x->t.ax[k].a);
+		if (along && along->axis.i == x->t.ax[k].a.i) continue;
+		if (to && axes_has(&to->axes, x->t.ax[k].a)) continue;
+		if (j < 0 || x->start[k] != y->start[j] || x->ext[k] != y->ext[j]) continue;
+		x->end[k] = x->start[k] + x->ext[k];
+		y->end[j] = y->start[j] + y->ext[j];
+	}
+}
+
 /* Every collective is this: a rank holds part of the logical result, and takes it from those who have it. Where a sum
- * is pending all that overlaps is added, in the order of ranks; elsewhere it is copied. Padding is left zero. */
+ * is pending all that overlaps is added, in the order of ranks; elsewhere it is copied. */
 static void
 collect(Call *c, bool add)
 {
 	int64_t taken = 0;
 
 	for (uint32_t p = 0; p < c->npeer; p++) {
-		int64_t n = eval_overlap(&c->out[0], &c->peer[p], add);
+		Tensor to = c->out[0], from = c->peer[p];
+		if (c->op->code != OP_reshard) with_padding(c, &to, &from);
+		int64_t n = eval_overlap(&to, &from, add);
 		taken = n < 0 || taken < 0 ? -1 : taken + n;
 	}
 	if (taken < eval_valid(&c->out[0]))
@@ -684,7 +702,10 @@ eval_all_to_all(Call *c)
 void
 eval_part(Call *c)
 {
-	eval_overlap(&c->out[0], &c->in[0], false);
+	Tensor to = c->out[0], from = c->in[0];
+
+	with_padding(c, &to, &from);
+	eval_overlap(&to, &from, false);
 }
 
 void
