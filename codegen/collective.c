@@ -95,9 +95,10 @@ operand(CgBody *c, const Op *op)
 	bc_strides(c, t, stride);
 	for (int k = 0; packed && k < t->n; k++)
 		packed = bc_extent(c, t, k) == 1 || x.stride[k] == stride[k];
-	if (packed && dtype_float(t->dt)) return bc_pointer(c, &x);
-	cg_error(c->g, op->loc, "the operand of '%s' is not one run of reals in memory",
-		 op_info[op->code].text);
+	if (packed && (dtype_float(t->dt) || op->code == OP_all_gather))
+		return bc_pointer(c, &x);
+	cg_error(c->g, op->loc, "the operand of '%s' is not one run of %s in memory",
+		 op_info[op->code].text, op->code == OP_all_gather ? "elements" : "reals");
 	return "NULL";
 }
 
@@ -196,8 +197,8 @@ emit_all_gather(CgBody *c, uint32_t k)
 	if (comm < 0)
 		emit_copy(c, op->in[0], to);
 	else
-		bc_line(c, "gv_all_gather(run, %d, %s, %s, %s, %s, %s);", comm, x, to->ptr,
-			outer, inner, label(c, op));
+		bc_line(c, "gv_all_gather(run, %d, %s, %s, %s, %s, sizeof(%s), %s);", comm, x,
+			to->ptr, outer, inner, cg_ctype(part->dt), label(c, op));
 	bc_copy_rest(c, op->out[0]);
 }
 

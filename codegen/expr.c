@@ -162,13 +162,14 @@ elem_inside(Nest *n, const Op *op, const Env *e)
 	buf_init(&b, n->c->g->a);
 	for (int k = 0; n->c->mesh && k < u.nshard; k++) {
 		Type outer = {.dt = DT_bool, .n = 1};
-		const char *start = bc_start(n->c, u, k);
+		const char *start;
 		Lin at = *env_at(e, u.a);
 
 		outer.ax[0] = block;
 		outer.ax[0].nshard = (uint8_t)k;
 		if (bc_extent(n->c, &outer, 0) % n->c->mesh->ax[u.shard[k]].degree == 0)
 			continue;
+		start = bc_start(n->c, u, k);
 		if (start) lin_term(&at, start, 1, 0);
 		buf_printf(&b, conditions++ ? " & (%s < %s)" : "(%s < %s)", lin_alone(n, &at),
 			   cg_size(n->c->g, n->c->mesh, outer.ax[0]));

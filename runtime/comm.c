@@ -165,7 +165,7 @@ count(Comm *c, const Op *o, int64_t elements)
 {
 	Traffic *t = &c->groups[o->comm].sent[o->kind];
 	t->calls++;
-	t->bytes += (uint64_t)elements * sizeof(real);
+	t->bytes += (uint64_t)elements * (o->elem ? (uint64_t)o->elem : sizeof(real));
 }
 
 static Comm *
@@ -207,14 +207,15 @@ start_reduce_scatter(Comm *c, int request, int comm, const real *in, real *out, 
 }
 
 static void
-start_all_gather(Comm *c, int request, int comm, const real *in, real *out, int64_t outer,
-		 int64_t inner, const char *label)
+start_all_gather(Comm *c, int request, int comm, const void *in, void *out, int64_t outer,
+		 int64_t inner, int elem, const char *label)
 {
 	Op *o = new_op(c, request, CO_all_gather, comm, label);
 	o->in = in;
 	o->out = out;
 	o->outer = outer;
 	o->inner = inner;
+	o->elem = elem;
 	count(c, o, outer * inner);
 	started(c, request);
 }
@@ -241,7 +242,7 @@ void
 gv_start_all_gather(GvrtRun *r, int request, int comm, const real *in, real *out, int64_t n,
 		    const char *label)
 {
-	start_all_gather(comm_of(r), request, comm, in, out, 1, n, label);
+	start_all_gather(comm_of(r), request, comm, in, out, 1, n, sizeof(real), label);
 }
 
 void
@@ -275,11 +276,11 @@ gv_all_reduce(GvrtRun *r, int comm, real *x, int64_t n, bool max, const char *la
 }
 
 void
-gv_all_gather(GvrtRun *r, int comm, const real *in, real *out, int64_t outer, int64_t inner,
-	      const char *label)
+gv_all_gather(GvrtRun *r, int comm, const void *in, void *out, int64_t outer, int64_t inner,
+	      int elem, const char *label)
 {
 	Comm *c = comm_of(r);
-	start_all_gather(c, (int)c->p->nrequests, comm, in, out, outer, inner, label);
+	start_all_gather(c, (int)c->p->nrequests, comm, in, out, outer, inner, elem, label);
 	wait_for(c, (int)c->p->nrequests);
 }
 

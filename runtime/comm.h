@@ -68,9 +68,10 @@ typedef struct Op {
 	enum { OP_QUEUED, OP_BEGUN, OP_DONE } state;
 	int comm; /* into Comm.groups; exchanges: into Comm.exchanges */
 	bool max, add;
-	const real *in;
+	const real *in; /* all_gather: of elements of `elem` bytes, like out */
 	real *out, *work;
 	int64_t outer, inner; /* all_reduce: inner elements */
+	int elem;             /* all_gather: bytes of an element */
 	const void *src;
 	void *dst, *arrive; /* exchanges: arrive is work, or dst */
 	const char *label;

@@ -22,7 +22,7 @@ enum { CHUNK = 1 << 30, CHUNKS = 8, TYPES = 512 };
 
 typedef struct Strided { /* a member's blocks in the result of an all-gather */
 	int64_t outer, inner;
-	int size;
+	int size, elem;
 	MPI_Datatype type;
 } Strided;
 
@@ -219,23 +219,32 @@ begin_reduce_scatter(Comm *c, Op *o, MPI_Request *q)
 	o->nmpi = 1;
 }
 
+/* What is only moved has a type of its size. */
+static MPI_Datatype
+element_type(int elem)
+{
+	return elem == sizeof(real) ? REAL : elem == 4 ? MPI_INT32_T : MPI_BYTE;
+}
+
 /* Made at the first step that needs it, and kept. */
 static MPI_Datatype
-strided_type(Comm *c, int64_t outer, int64_t inner, int size, const char *label)
+strided_type(Comm *c, int64_t outer, int64_t inner, int size, int elem, const char *label)
 {
 	Mpi *m = c->mpi;
 	MPI_Datatype vector, type;
 	for (int i = 0; i < m->nstrided; i++) {
 		const Strided *s = &m->strided[i];
-		if (s->outer == outer && s->inner == inner && s->size == size) return s->type;
+		if (s->outer == outer && s->inner == inner && s->size == size &&
+		    s->elem == elem)
+			return s->type;
 	}
 	MPI_Type_vector(small(c, outer, label), small(c, inner, label),
-			small(c, inner * size, label), REAL, &vector);
-	MPI_Type_create_resized(vector, 0, (MPI_Aint)(inner * (int64_t)sizeof(real)), &type);
+			small(c, inner * size, label), element_type(elem), &vector);
+	MPI_Type_create_resized(vector, 0, (MPI_Aint)(inner * elem), &type);
 	MPI_Type_commit(&type);
 	MPI_Type_free(&vector);
 	if (m->nstrided == TYPES) comm_die(c, "%s: too many shapes are gathered", label);
-	m->strided[m->nstrided++] = (Strided){outer, inner, size, type};
+	m->strided[m->nstrided++] = (Strided){outer, inner, size, elem, type};
 	return type;
 }
 
@@ -245,14 +254,16 @@ begin_all_gather(Comm *c, Op *o, MPI_Request *q)
 	const Group *g = &c->groups[o->comm];
 	int n = small(c, o->outer * o->inner, o->label);
 	MPI_Comm comm = comm_of(c, o->comm);
-	bool in_place = o->in == o->out + (int64_t)g->me * n;
+	bool in_place = (const char *)o->in == (char *)o->out + (int64_t)g->me * n * o->elem;
+	MPI_Datatype one = element_type(o->elem);
 	if (o->outer > 1) {
-		MPI_Datatype type = strided_type(c, o->outer, o->inner, g->size, o->label);
-		MPI_Iallgather(o->in, n, REAL, o->out, 1, type, comm, q);
+		MPI_Datatype type =
+		    strided_type(c, o->outer, o->inner, g->size, o->elem, o->label);
+		MPI_Iallgather(o->in, n, one, o->out, 1, type, comm, q);
 	} else if (in_place) {
-		MPI_Iallgather(MPI_IN_PLACE, 0, REAL, o->out, n, REAL, comm, q);
+		MPI_Iallgather(MPI_IN_PLACE, 0, one, o->out, n, one, comm, q);
 	} else {
-		MPI_Iallgather(o->in, n, REAL, o->out, n, REAL, comm, q);
+		MPI_Iallgather(o->in, n, one, o->out, n, one, comm, q);
 	}
 	o->nmpi = 1;
 }

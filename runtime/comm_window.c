@@ -220,12 +220,13 @@ work_all_gather(const Comm *c, const Op *o)
 {
 	const Group *g = &c->groups[o->comm];
 	for (int j = 0; j < g->size; j++) {
-		const real *x = operand(c, o, j);
+		const char *x = (const char *)operand(c, o, j);
+		const int64_t block = o->inner * o->elem;
 		OMP(omp parallel for schedule(static) if (o->outer > 1))
 		for (int64_t i = 0; i < o->outer; i++) {
-			real *to = o->out + (i * g->size + j) * o->inner;
-			const real *from = x + i * o->inner;
-			if (to != from) memcpy(to, from, (size_t)o->inner * sizeof(real));
+			char *to = (char *)o->out + (i * g->size + j) * block;
+			const char *from = x + i * block;
+			if (to != from) memcpy(to, from, (size_t)block);
 		}
 	}
 }

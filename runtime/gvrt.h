@@ -207,8 +207,8 @@ bool gv_first(const GvrtRun *run, int mesh, unsigned axes);     /* all coordinat
 
 /* In place: x[n] becomes the sum (or the greatest) over the members, the same bits on all. */
 void gv_all_reduce(GvrtRun *run, int comm, real *x, int64_t n, bool max, const char *label);
-/* in[outer][inner] of every member -> out[outer][members][inner]. in and out do not overlap. */
-void gv_all_gather(GvrtRun *run, int comm, const real *in, real *out, int64_t outer, int64_t inner, const char *label);
+/* in[outer][inner] of every member -> out[outer][members][inner], elements of `elem` bytes. in and out do not overlap. */
+void gv_all_gather(GvrtRun *run, int comm, const void *in, void *out, int64_t outer, int64_t inner, int elem, const char *label);
 /* in[outer][members][inner], summed over the members -> out[outer][inner]. work: outer * members * inner elements. */
 void gv_reduce_scatter(GvrtRun *run, int comm, const real *in, real *out, real *work, int64_t outer, int64_t inner, const char *label);
 

@@ -93,7 +93,7 @@ check_gather(GvrtRun *r, int comm, int64_t outer, int64_t inner)
 {
 	int64_t me = gv_index(r, 1, 2);
 	set(r, IN, outer * inner);
-	gv_all_gather(r, comm, at(r, IN), at(r, OUT), outer, inner, "check");
+	gv_all_gather(r, comm, at(r, IN), at(r, OUT), outer, inner, sizeof(real), "check");
 	for (int64_t o = 0; o < outer; o++)
 		for (int64_t j = 0; j < sizes[comm]; j++)
 			for (int64_t i = 0; i < inner; i++)
