@@ -45,6 +45,6 @@ while [ $i -lt "$count" ]; do
 	one $((first + i)) || exit 1
 	i=$((i + 1))
 done
-awk '{ n++; u += $9; m += $11; p += $13; c += $6 == "on" } END {
+awk '{ n++; u += $10; m += $12; p += $14; c += $6 == "on" } END {
 	print n " plans: " u " with unequal stages, " m " with two meshes in a stage, " p " with padded axes, " c " with clipping active"
 	if (u * 3 < n || m * 3 < n || p * 4 < n || c * 2 < n - 3) { print "too few of a kind"; exit 1 } }' "$log"
