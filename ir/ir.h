@@ -696,6 +696,8 @@ typedef struct Steps {
 	uint32_t n;
 } Steps;
 Steps ir_expand(const Module *m, uint32_t stage, Arena *a); /* a stage's table, spelled out (level sched on) */
+/* Steps of every rank, which may differ within a stage: does all that runs find what it reads, and does it end? */
+bool ir_verify_expanded(const Module *m, const Steps *ranks, uint32_t n, Diag *d);
 
 typedef struct EvalOptions {
 	bool f64;          /* arithmetic in double, else float rounded at every op */

@@ -175,11 +175,6 @@ void verify_gradients(const Verify *v);
 void verify_actions(const Verify *v);
 void verify_body_memory(const Verify *v, uint32_t body);
 void verify_memory(const Verify *v);
-/* What of the arena is alive, action by action (level mem). False after a diagnostic. */
-typedef struct Live Live;
-Live *live_new(const Verify *v, const Stage *stage);
-bool live_input(Live *w, uint32_t action, uint32_t t);
-bool live_body(Live *w, uint32_t action, BodyKind k, uint32_t n, uint32_t t);
 /* "body 3 (F of block)" */
 const char *verify_body_str(const Verify *v, const Body *b);
 
