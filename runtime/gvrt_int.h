@@ -109,11 +109,13 @@ typedef struct Place {
 	int cpus;            /* that this process may use */
 	const char *command; /* that starts ranks here: "mpirun -n" */
 	bool launched;       /* by such a one */
+	int stage;           /* that was looked for */
+	bool speaks;         /* the first of those with a mistake that rank 0 does not see */
 } Place;
 
 /* Reads rank and size from the environment. */
 bool launch_rank(Place *at, Err *e);
-/* Ranks but the first wait a little before they fail, so that one speaks and the launcher ends the rest. */
+/* Ends a rank that cannot start; those that are not to speak wait for the launcher to end them. */
 int launch_refuse(const Place *at, const Err *e);
 
 /* Checks them, finds this rank's stage among the paths, and executes it, or this program once

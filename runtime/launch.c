@@ -15,12 +15,13 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "gvrt_int.h"
 
-/* Set by the execution before: "plan hash/stage" that this program must be. */
+/* Set by the execution before: "plan hash/stage/first rank" that this program must be. */
 #define GUARD "GVRT_LAUNCHED"
 
 /* Rank and size as launchers say it, in order of preference: an inner launcher before an outer one. */
@@ -84,9 +85,10 @@ launch_rank(Place *at, Err *e)
 int
 launch_refuse(const Place *at, const Err *e)
 {
-	/* Time for the first rank to speak, and for the launcher to end the others. */
+	/* Time for who speaks first, and for the launcher to end the others. */
 	if (at->rank > 0) {
-		struct timespec t = {1, 20000000L * (at->rank % 40)};
+		int ms = at->speaks ? 150 * (at->stage < 10 ? at->stage : 10) : 3000;
+		struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
 		nanosleep(&t, NULL);
 	}
 	if (e->text[0]) rt_error("%s", e->text);
@@ -208,6 +210,19 @@ share_cores(Place *at)
 						      : 1;
 }
 
+/* Open MPI's own waits, while starting and ending, give way too; it takes 4 MiB a rank of /dev/shm for messages. */
+static void
+prepare_mpi(const Place *at)
+{
+	struct statvfs shm;
+	set_default("OMPI_MCA_mpi_yield_when_idle", "1");
+	if (statvfs("/dev/shm", &shm) != 0 ||
+	    (int64_t)shm.f_bavail * (int64_t)shm.f_frsize >= (int64_t)at->locals * (6 << 20))
+		return;
+	if (set_default("OMPI_MCA_btl", "self,tcp") && at->rank == 0)
+		rt_note("/dev/shm is too small or full: messages of MPI go over TCP");
+}
+
 /* The environment of the compute libraries; true if it is not the one this process was started with. */
 static bool
 prepare(Place *at, const Options *o, const GvrtProgram *p)
@@ -231,8 +246,7 @@ prepare(Place *at, const Options *o, const GvrtProgram *p)
 		changed |= set_default("OMP_PROC_BIND", "close");
 	if (alone ? at->threads > at->cpus : !own)
 		changed |= set_default("OMP_WAIT_POLICY", "passive");
-	/* Open MPI's own waits, while starting and ending, give way too. */
-	if (!alone) set_default("OMPI_MCA_mpi_yield_when_idle", "1");
+	if (!alone) prepare_mpi(at);
 	changed |= set_default("OPENBLAS_CORETYPE", core_type());
 	return changed;
 }
@@ -242,8 +256,9 @@ static bool
 execute(const char *path, const char *name, int npaths, char *const *argv, int stage,
 	const GvrtProgram *p, Err *e)
 {
-	char guard[64];
-	snprintf(guard, sizeof guard, "%016llx/%d", (unsigned long long)p->plan_hash, stage);
+	char guard[96];
+	snprintf(guard, sizeof guard, "%016llx/%d/%d", (unsigned long long)p->plan_hash, stage,
+		 p->stage_ranks ? p->stage_ranks[stage].rank : 0);
 	setenv(GUARD, guard, 1);
 	/* argv without the other stages' paths: shifted in place, it ends with NULL. */
 	char **args = (char **)(uintptr_t)argv;
@@ -303,20 +318,29 @@ check_stages(const Place *at, int own, int npaths, char *const *paths, const cha
 	return true;
 }
 
+/* Whether this program is what the execution before was looking for. Of a stage that is not, the first rank says so. */
+static bool
+is_expected(Place *at, const char *guard, const char *path, const GvrtProgram *p, Err *e)
+{
+	unsigned long long hash = 0;
+	int first = 0;
+	if (sscanf(guard, "%llx/%d/%d", &hash, &at->stage, &first) == 3 &&
+	    hash == p->plan_hash && at->stage == p->stage)
+		return true;
+	at->speaks = at->rank == first;
+	return rt_fail(e,
+		       "%s is stage %d of plan %016llx, and stage %d of plan %016llx was "
+		       "expected: build all stages again",
+		       path, p->stage, (unsigned long long)p->plan_hash, at->stage, hash);
+}
+
 bool
 launch(Place *at, int npaths, char *const *paths, char *const *argv, const Options *o,
        const GvrtProgram *p, Err *e)
 {
-	char self[64], path[RT_PATH];
+	char path[RT_PATH];
 	const char *guard = getenv(GUARD);
-	snprintf(self, sizeof self, "%016llx/%d", (unsigned long long)p->plan_hash, p->stage);
-	if (guard && strcmp(guard, self) != 0) {
-		unsetenv(GUARD);
-		return rt_fail(e,
-			       "%s is stage and plan %s, and %s was expected: build all stages "
-			       "again",
-			       argv[0], self, guard);
-	}
+	if (guard && !is_expected(at, guard, argv[0], p, e)) return false;
 	if (!check_size(at, argv[0], p, e)) return false;
 	bool changed = prepare(at, o, p);
 	if (guard) { /* the second start: whatever is still different stays so */

@@ -23,7 +23,7 @@
 
 #include "comm.h"
 
-enum { TICK_MS = 100, DEFAULT_TIMEOUT_S = 5, LABEL = 128, PAGE = 4096 };
+enum { TICK_MS = 100, DEFAULT_TIMEOUT_S = 4, LABEL = 128, PAGE = 4096 };
 
 typedef struct Page {
 	uint64_t magic;

@@ -88,3 +88,121 @@ for p in "${plans[@]}"; do
 	check near tail.want got
 	prev=$name.half
 done
+# into one rank, and the bytes of a checkpoint do not depend on the plan that wrote it
+one/stage_0 $data --steps 12 --resume $prev >log || fail "one rank from $prev"
+losses <log >got
+check near tail.want got
+run 4 tp4/stage_0 --steps 0 --quiet --checkpoint a >log 2>&1
+one/stage_0 --steps 0 --quiet --checkpoint b
+run 6 across/stage_* --steps 0 --quiet --checkpoint c >log 2>&1
+check cmp a/step-0/model.safetensors b/step-0/model.safetensors
+check cmp a/step-0/model.safetensors c/step-0/model.safetensors
+run 3 dp3z3/stage_0 $data --steps 12 --init b/step-0/model.safetensors >log 2>&1
+losses <log >got
+check near want got
+# the same plan twice: the same bits; and gradients as one rank has them, to the last few bits
+for n in x y; do run 4 dp2tp2z2/stage_0 $data --steps 12 --quiet --checkpoint $n >log 2>&1; done
+check cmp x/step-12/model.safetensors y/step-12/model.safetensors
+numbers() { tail -c $((48 * 8)) "$1" | od -An -v -tf8 -w8; }
+numbers want.grads >grads.one
+for p in "4 dp4z1" "3 dp3z3" "6 across" "3 uneven"; do
+	set -- $p
+	run $1 $2/stage_* $data --steps 1 --quiet --dump-grads $2.grads >log 2>&1
+	numbers $2.grads >grads.many
+	check near grads.one grads.many
+done
+
+# ---- twelve stages, whose names sort 0 1 10 11 2; sampling from logits of two ranks ----
+mkdir chain
+(cd "$repo" && for k in $(seq 0 11); do echo $k; done | xargs -P 2 -I{} ${CC:-gcc} $flags -DSTAGE={} -o "$T/chain/stage_{}" tests/runtime/toys/chain.c "$T"/obj/*.o $(mpicc --showme:link) -lm) || exit 1
+printf '0123456789012345678901234567890123456789' >digits
+run 13 chain/stage_* --data digits --steps 2 --json >log 2>err || fail "chain: $(head -3 err)"
+check grep -q '"step":2,"loss":12,' log
+check test "$(run 13 chain/stage_* --steps 0 --quiet --data digits --sample 9 --temperature 0 --prompt A 2>err)" = ABCDEFGHIJ
+
+# ---- launching: one line ----
+# bad TEXT COMMAND...: fails within 5 s, with one line of ours that says TEXT
+bad() {
+	local text=$1 start=$SECONDS
+	shift
+	checks=$((checks + 1))
+	"$@" >out 2>err && fail "status 0: $*"
+	[ $((SECONDS - start)) -le 5 ] || fail "$((SECONDS - start)) s: $*"
+	[ "$(grep -c '^gvrt' err)" = 1 ] || fail "not one line: $*: $(grep '^gvrt' err)"
+	grep '^gvrt' err | grep -qF -- "$text" || fail "no \"$text\" in: $(cat err)"
+}
+bad "ranks is compiled for 3 ranks, and 2 were started; run: mpirun -n 3 uneven/stage_*" run 2 uneven/stage_* $data
+bad "-n 3 uneven/stage_*" uneven/stage_0 $data
+mkdir -p missing && cp uneven/stage_0 missing
+bad "ranks 1-2 run stage 1 of ranks, and there is no program stage_1" run 3 missing/stage_* $data
+(cd "$repo" && build other 2 -DDP1=2 -DZERO=1 -DPLAN=7) && cp other/stage_1 missing
+bad "missing/stage_1 is stage 1 of plan 0000000000000007" run 3 missing/stage_* $data
+bad "unknown option" run 3 uneven/stage_* --nonsense
+bad "no such file" run 3 uneven/stage_* --data nowhere
+bad "no entry" run 3 uneven/stage_* --data a/step-0/model.safetensors
+bad "No such file" run 3 uneven/stage_* $data --resume nowhere
+bad "cannot make the directory" run 3 uneven/stage_* $data --checkpoint d.safetensors/x
+bad "GVRT_TRANSPORT is mpi or window" env GVRT_TRANSPORT=pigeon mpirun -np 3 uneven/stage_* $data
+bad "training cannot go on" run 3 uneven/stage_* $data --lr 1e300 --steps 9 --quiet
+check run 3 uneven/stage_0 $data --steps 1 # beside it
+
+# ---- ranks that die, stop, or are told to ----
+begin() { # options: uneven, slowly, in the background: $job; waits for its third step
+	TOY_CRAWL=1 mpirun -np 3 uneven/stage_* $data --steps 100000 "$@" >log 2>err &
+	job=$!
+	for _ in $(seq 200); do grep -q '"step":3,' log && return; sleep 0.05; done
+	fail "never began: $(cat err)"
+}
+ranks_of() { # stage: process numbers
+	local p
+	for p in /proc/[0-9]*; do
+		tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -q "^uneven/stage_$1 --data" && [ "$(tr '\0' '\n' <"$p/environ" 2>/dev/null | sed -n 's/^PWD=//p')" = "$PWD" ] && echo "${p#/proc/}"
+	done
+}
+for t in mpi window; do
+	for how in "KILL 1 rank [12] (stage 1) is gone" "SEGV 1 rank [12] (stage 1) died of signal 11 (Segmentation fault)" "STOP 1 rank [12] (stage 1, process" "STOP 0 rank 0 (stage 0, process" "KILL 0 rank 0 (stage 0) is gone"; do
+		set -- $how
+		sig=$1 stage=$2
+		shift 2
+		export GVRT_TRANSPORT=$t
+		begin
+		start=$SECONDS
+		kill -$sig $(ranks_of $stage | head -1)
+		wait $job
+		[ $? != 0 ] || fail "$how: status 0"
+		[ $((SECONDS - start)) -le 9 ] || fail "$how: ended after $((SECONDS - start)) s"
+		checks=$((checks + 1))
+		[ "$(grep -c '^gvrt' err)" = 1 ] || fail "$how: $(grep '^gvrt' err)"
+		grep '^gvrt' err | grep -q -- "$*" || fail "$how: $(cat err)"
+	done
+done
+unset GVRT_TRANSPORT
+rm -rf sig
+begin --checkpoint sig
+kill -TERM $(ranks_of 1 | head -1)
+wait $job
+check test $? = 0
+last=$(sed -n 's/.*stopped by SIGTERM after step \([0-9]*\).*/\1/p' err)
+check test -s "sig/step-$last/optimizer.safetensors"
+check run 3 uneven/stage_* $data --resume sig --steps $((last + 2))
+
+# ---- not as root; a small and a full /dev/shm ----
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	chmod -R a+rX "$T" && mkdir -p nobody && chmod 777 nobody
+	check env HOME=/tmp setpriv --reuid 65534 --regid 65534 --clear-groups mpirun -np 3 uneven/stage_* $data --steps 2 --checkpoint nobody/c
+fi
+if unshare -m true 2>/dev/null; then
+	unshare -m sh -c "mount -t tmpfs -o size=64m none /dev/shm && mpirun -np 3 uneven/stage_* $data --steps 2" >log 2>err
+	check grep -q '"step":2,' log
+	check test ! -s err
+	unshare -m sh -c "mount -t tmpfs -o size=1m none /dev/shm && mpirun -np 3 uneven/stage_* $data --steps 2" >log 2>err
+	check grep -q '"step":2,' log
+	check test "$(grep -c . err)" = 1
+	check grep -q "/dev/shm is too small or full" err
+else
+	echo "no mount namespaces: /dev/shm is not made small"
+fi
+
+cd "$repo" || exit 1
+[ $failures = 0 ] || { echo "ranks: $failures of $checks checks failed"; exit 1; }
+echo "ranks: $checks checks ok"
