@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc make flex bison libc6-dev"
-run="libopenblas-openmp-dev"
+run="libopenblas-openmp-dev openmpi-bin libopenmpi-dev"
 case "${1:-build}" in
 build) want="$build" ;;
 demo) want="$build $run fortunes" ;;

@@ -54,8 +54,8 @@ done
 # ---- plans against one rank; from every checkpoint into the next plan ----
 one/stage_0 $data --steps 12 --checkpoint ref >log || fail "one rank"
 losses <log >want
-one/stage_0 $data --steps 6 --checkpoint half --quiet
-one/stage_0 $data --steps 1 --quiet --dump-grads want.grads
+one/stage_0 $data --steps 6 --checkpoint half --quiet >log
+one/stage_0 $data --steps 1 --quiet --dump-grads want.grads >log
 plans=(
 	"dp2 1 2 -DDP0=2"
 	"tp2 1 2 -DTP0=2"
@@ -138,12 +138,13 @@ bad "ranks 1-2 run stage 1 of ranks, and there is no program stage_1" run 3 miss
 (cd "$repo" && build other 2 -DDP1=2 -DZERO=1 -DPLAN=7) && cp other/stage_1 missing
 bad "missing/stage_1 is stage 1 of plan 0000000000000007" run 3 missing/stage_* $data
 bad "unknown option" run 3 uneven/stage_* --nonsense
-bad "no such file" run 3 uneven/stage_* --data nowhere
+bad "No such file" run 3 uneven/stage_* --data nowhere.safetensors
 bad "no entry" run 3 uneven/stage_* --data a/step-0/model.safetensors
 bad "No such file" run 3 uneven/stage_* $data --resume nowhere
 bad "cannot make the directory" run 3 uneven/stage_* $data --checkpoint d.safetensors/x
 bad "GVRT_TRANSPORT is mpi or window" env GVRT_TRANSPORT=pigeon mpirun -np 3 uneven/stage_* $data
-bad "training cannot go on" run 3 uneven/stage_* $data --lr 1e300 --steps 9 --quiet
+{ le64 ${#head}; printf %s "$head"; for _ in $(seq 480); do printf '\0\x7e'; done; } >nan.safetensors
+bad "training cannot go on" run 3 uneven/stage_* --data nan.safetensors --steps 9 --quiet
 check run 3 uneven/stage_0 $data --steps 1 # beside it
 
 # ---- ranks that die, stop, or are told to ----
@@ -156,7 +157,7 @@ begin() { # options: uneven, slowly, in the background: $job; waits for its thir
 ranks_of() { # stage: process numbers
 	local p
 	for p in /proc/[0-9]*; do
-		tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -q "^uneven/stage_$1 --data" && [ "$(tr '\0' '\n' <"$p/environ" 2>/dev/null | sed -n 's/^PWD=//p')" = "$PWD" ] && echo "${p#/proc/}"
+		{ tr '\0' ' ' <"$p/cmdline" | grep -q "^uneven/stage_$1 --data" && [ "$(readlink "$p/cwd")" = "$PWD" ] && echo "${p#/proc/}"; } 2>/dev/null
 	done
 }
 for t in mpi window; do

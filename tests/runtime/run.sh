@@ -40,7 +40,7 @@ ${CC:-gcc} -std=gnu11 -O1 -fno-builtin -shared -fPIC -o "$T/count.so" tests/runt
 wait
 cd "$T" || exit 1
 export OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0
-unset OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE PMI_RANK PMI_SIZE SLURM_PROCID SLURM_NTASKS SLURM_STEP_NUM_TASKS
+unset OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE PMIX_RANK PMI_RANK PMI_SIZE SLURM_PROCID SLURM_NTASKS SLURM_STEP_NUM_TASKS
 
 # ---- data: one text in every format gives the same losses ----
 for i in $(seq 400); do echo "line $((i * 7919 % 1000)) of a text that repeats, but not quite: $((i * i))"; done >text.txt
