@@ -345,8 +345,9 @@ typedef struct Action {
 /* ---- memory (level mem): one arena per rank, the same for all ranks of a stage; every offset in bytes, 64-aligned ----
  *   param | grad | m | v | const | slots x (inputs, slot frames) | cotangents | gather | dwork | carry | scratch
  *
- * The trained parameters an instance owns lie end to end in its FLAT, in an order of the planner's (those pending over more
- * than dp first), padded to a multiple of 64 bytes per rank of dp. What it owns and does not train, or borrows, lies after it.
+ * The trained parameters an instance owns, if their gradients are summed over ranks, lie end to end in its FLAT (ir_flat), padded
+ * to a multiple of 64 bytes per rank of dp. In front of all flats lies the rest: what is updated here alone (in every section),
+ * what is borrowed (param and grad), what is frozen (param; with one rank it is in every section), at one offset in each.
  * A section that ZeRO splits (param: 3; grad: 2, 3; m, v: 1, 2, 3) holds of every flat only this rank's range, of
  * flat_bytes / dp: rank c of dp has bytes [c, c + 1) * flat_bytes / dp of it. */
 typedef struct Cot { /* where the cotangent of result (inst, r) lives */

@@ -20,13 +20,14 @@
  *   parameters gathered (ZeRO 1, 2)   after U, waited for at the end
  *   borrowed parameters               gradients return before their owner's are summed; values are lent after U
  *
- * No table can deadlock on the weakest machine. Starts do not block, so whether a wait ends depends only on whether the
- * other side gets to its start. Let turn t of a stage be what it does between B of t - 1 and B of t, that one included. A
- * wait in turn t of one stage needs the start of turn t or an earlier one of another stage; where it is the same turn, it
- * is data that flows one way: values from producer to consumer within F, cotangents back within B, and what F of t + w
- * needs was sent by a stage with a larger w before its own B of t. Messages of a channel are started in one order on both
- * sides: by microbatch, then values as they are made, cotangents as their last contribution is, gradients by falling and
- * values of borrowed parameters by rising owner. Everything else is among ranks that run one table.
+ * No table can deadlock on the weakest machine. Starts do not block, so a wait ends if the other side gets to its start. With
+ * S stages and K >= S give F of microbatch j in stage s the time 2 K (j - w) + s, and B of j the time 2 K j + K + S - s, where w
+ * is how far F of stage s is ahead. Every stage runs its parts in the order of these times, and each wait in a part needs a
+ * start in a part of an earlier time: values come from a lower stage, whose w is no less; cotangents and gradients of what is
+ * borrowed from a higher one; a sent value was awaited since F of its microbatch, a sent cotangent since the end of B of the
+ * microbatch but one before. Messages of a channel are started in one order on both sides: by microbatch, then values as they
+ * are made, cotangents as their last contribution is, gradients by falling and values of borrowed parameters by rising owner.
+ * Everything else is among ranks that run one table.
  */
 #include <stdlib.h>
 
