@@ -155,6 +155,7 @@ run_passes(Ctx *c, const Options *o, Module **m, int level)
 			  .dump_dir = o->dump_dir,
 			  .stop_after = o->stop_after,
 			  .roundtrip = o->roundtrip,
+			  .verify = true,
 			  .time = o->time,
 			  .explain = o->explain};
 	if (level >= 0 && !o->stop_after) {

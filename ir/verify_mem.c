@@ -103,7 +103,7 @@ find_ends(Lives *w)
 static int64_t
 val_bytes(const Lives *w, uint32_t i)
 {
-	return type_bytes(w->v->m, ir_mesh(w->v->m, w->b), &w->b->vals[i].type);
+	return type_bytes(w->v->m, val_mesh(w->v->m, w->b, (Val){i}), &w->b->vals[i].type);
 }
 
 /* Whether a port names the value, or the one that takes over its buffer. */
@@ -312,14 +312,36 @@ inside(const Verify *v, const char *what, int64_t at, int64_t bytes, int64_t roo
 			   what, at, bytes, room);
 }
 
-static bool
-arrays_there(const Verify *v)
-{
-	const Memory *x = &v->m->mem[0];
+/* ---- of a stage ---- */
 
-	if ((v->m->nparams && !x->param_at) || (v->m->nconsts && !x->const_at) ||
-	    (v->m->ninputs && !x->input_at) || (v->m->ninsts && !x->slot_at)) {
-		verify_bad(v, (Loc){0}, "the memory plan lacks a list of offsets");
+typedef struct Arena1 { /* one stage's */
+	const Verify *v;
+	const Stage *stage;
+	const Memory *x;
+	uint32_t index;
+} Arena1;
+
+static bool
+here(const Arena1 *w, uint32_t inst)
+{
+	return inst >= w->stage->first && inst - w->stage->first < w->stage->count;
+}
+
+static bool
+arrays_there(const Arena1 *w)
+{
+	const Module *m = w->v->m;
+	const Memory *x = w->x;
+	bool flats = x->flat_bytes && x->in_flat;
+
+	for (int s = 0; s < SEC_COUNT; s++)
+		flats = flats && x->flat_at[s];
+	if ((m->nparams && !x->param_at) || (m->nconsts && !x->const_at) ||
+	    (m->ninputs && !x->input_at) || (m->ninsts && (!x->slot_at || !x->back_at)) ||
+	    !flats || (!m->plan.forward_only && (!x->cot_of || !x->cot))) {
+		verify_bad(w->v, (Loc){0},
+			   "the memory plan of stage %" PRIu32 " lacks a list of offsets",
+			   w->index);
 		return false;
 	}
 	return true;
@@ -334,29 +356,98 @@ by_at(const void *x, const void *y)
 	return (a->v > b->v) - (a->v < b->v);
 }
 
-/* One layout of all parameters, shared by the state sections. */
-static void
-verify_states(const Verify *v)
+/* Does the section keep this parameter, which is in no flat? */
+static bool
+keeps(const Arena1 *w, Section s, const Param *q)
 {
-	const Module *m = v->m;
-	Life *l = NEW_N(v->tmp, Life, (size_t)m->nparams + 1);
+	if (s == SEC_param || w->v->m->plan.ranks == 1) return true;
+	return q->trained && (s == SEC_grad || !q->borrows);
+}
+
+/* Parameters of the flat of an instance are where ir_flat says. */
+static void
+verify_flat(const Arena1 *w, uint32_t inst, const Flat *f)
+{
+	const char *name = name_str(w->v->m->names, w->v->m->insts[inst].name);
+
+	if (w->x->flat_bytes[inst] != f->bytes)
+		verify_bad(w->v, (Loc){0},
+			   "the flat of %s takes %" PRId64 " bytes, but %" PRId64
+			   " are planned",
+			   name, f->bytes, w->x->flat_bytes[inst]);
+	for (uint32_t i = 0; i < f->n; i++)
+		if (!w->x->in_flat[f->param[i]] || w->x->param_at[f->param[i]] != f->at[i])
+			verify_bad(w->v, (Loc){0},
+				   "parameter '%s' is at %" PRId64
+				   " of the flat of %s, not at %" PRId64,
+				   name_str(w->v->m->names, w->v->m->params[f->param[i]].name),
+				   f->at[i], name, w->x->param_at[f->param[i]]);
+	if (f->zero == 3)
+		inside(w->v, name, 0, f->bytes, w->x->gather < 0 ? 0 : w->x->gather_bytes);
+	if (f->zero >= 2)
+		inside(w->v, name, 0, f->bytes, w->x->dwork < 0 ? 0 : w->x->dwork_bytes);
+}
+
+/* A section: parameters that are in no flat, and flats, or a rank's ranges of them. */
+static void
+verify_section(const Arena1 *w, Section s)
+{
+	const Module *m = w->v->m;
+	Life *l = NEW_N(w->v->tmp, Life, (size_t)m->nparams + m->ninsts + 1);
+	uint32_t n = 0;
 
 	for (uint32_t p = 0; p < m->nparams; p++) {
-		const char *name = name_str(m->names, m->params[p].name);
-		int64_t bytes = m->plan.ranks > 1 ? 0 : type_bytes(m, NULL, &m->params[p].type);
+		const Param *q = &m->params[p];
 
-		inside(v, name, m->mem[0].param_at[p], bytes, m->mem[0].sec_bytes[SEC_param]);
-		l[p] = (Life){
-		    .v = p, .at = m->mem[0].param_at[p], .end = m->mem[0].param_at[p] + bytes};
+		if (!here(w, q->owner) || w->x->in_flat[p] || !keeps(w, s, q)) continue;
+		l[n++] = (Life){.v = p,
+				.at = w->x->param_at[p],
+				.end = w->x->param_at[p] +
+				       type_bytes(m, ir_param_mesh(m, p), &q->type)};
 	}
-	qsort(l, m->nparams, sizeof(*l), by_at);
-	for (uint32_t i = 1; i < m->nparams; i++)
-		if (l[i].at < l[i - 1].end)
+	for (uint32_t i = w->stage->first; i < w->stage->first + w->stage->count; i++) {
+		Flat f = ir_flat(m, w->v->tmp, i);
+
+		if (!f.n || (!w->x->flat_bytes[i] && f.dp == 1 && !f.nspans)) continue;
+		if (s == SEC_param) verify_flat(w, i, &f);
+		l[n++] =
+		    (Life){.v = f.param[0],
+			   .at = w->x->flat_at[s][i],
+			   .end = w->x->flat_at[s][i] +
+				  f.bytes / (ir_flat_split(f.zero, s) ? (int64_t)f.dp : 1)};
+	}
+	qsort(l, n, sizeof(*l), by_at);
+	for (uint32_t i = 0; i < n; i++) {
+		inside(w->v, name_str(m->names, m->params[l[i].v].name), l[i].at,
+		       l[i].end - l[i].at, w->x->sec_bytes[s]);
+		if (i && l[i].at < l[i - 1].end)
 			verify_bad(
-			    v, (Loc){0},
+			    w->v, (Loc){0},
 			    "parameters '%s' and '%s' share bytes %" PRId64 " to %" PRId64,
 			    name_str(m->names, m->params[l[i - 1].v].name),
 			    name_str(m->names, m->params[l[i].v].name), l[i].at, l[i - 1].end);
+	}
+}
+
+static void
+verify_cots(const Arena1 *w)
+{
+	const Module *m = w->v->m;
+
+	for (uint32_t i = w->stage->first; i < w->stage->first + w->stage->count; i++) {
+		const Body *f = &m->bodies[m->types[m->insts[i].type].body[BK_F]];
+
+		for (uint32_t p = 0; p < f->nports; p++) {
+			const Cot *c;
+
+			if (f->ports[p].kind != PORT_out) continue;
+			c = &w->x->cot[w->x->cot_of[i] + f->ports[p].slot];
+			if (c->at >= 0)
+				inside(w->v, name_str(m->names, m->insts[i].name),
+				       c->at + (i % 2 ? c->alt : 0), 0,
+				       w->x->arena_bytes - w->x->cots);
+		}
+	}
 }
 
 /* What a frame holds: saved values and results of F. Ports that name one value, or views of it, may share its bytes. */
@@ -368,6 +459,12 @@ verify_frame(const Verify *v, const LayerType *t)
 	Life *l = NEW_N(v->tmp, Life, (size_t)f->nports + 1);
 	uint32_t n = 0;
 
+	if ((t->nouts && !t->out_at) || (t->nsaved && !t->saved_at) ||
+	    (t->ncarry && !t->carry_at)) {
+		verify_bad(v, (Loc){0}, "layer type '%s' lacks a list of offsets",
+			   name_str(v->m->names, t->name));
+		return;
+	}
 	find_bases(&w);
 	for (uint32_t p = 0; p < f->nports; p++) {
 		const Port *port = &f->ports[p];
@@ -394,22 +491,26 @@ verify_frame(const Verify *v, const LayerType *t)
 				   l[i - 1].end);
 }
 
-void
-verify_memory(const Verify *v)
+static void
+verify_stage_memory(const Arena1 *w)
 {
+	const Verify *v = w->v;
 	const Module *m = v->m;
-	const Memory *x = &m->mem[0];
+	const Memory *x = w->x;
+	uint32_t slots = w->stage->slots ? w->stage->slots : 1;
 	const struct {
 		const char *what;
 		int64_t at, bytes;
 	} section[] = {
 	    {"section param", x->sec[SEC_param], x->sec_bytes[SEC_param]},
-	    {"section grad", x->sec[SEC_grad], 0},
-	    {"section m", x->sec[SEC_m], 0},
-	    {"section v", x->sec[SEC_v], 0},
+	    {"section grad", x->sec[SEC_grad], x->sec_bytes[SEC_grad]},
+	    {"section m", x->sec[SEC_m], x->sec_bytes[SEC_m]},
+	    {"section v", x->sec[SEC_v], x->sec_bytes[SEC_v]},
 	    {"section const", x->consts, 0},
-	    {"section slots", x->slots, x->slot_bytes},
+	    {"section slots", x->slots, x->slot_bytes * slots},
 	    {"section cots", x->cots, 0},
+	    {"section gather", x->gather, 2 * x->gather_bytes},
+	    {"section dwork", x->dwork, 2 * x->dwork_bytes},
 	    {"section carry", x->carry, 0},
 	    {"section scratch", x->scratch, 0},
 	};
@@ -418,21 +519,37 @@ verify_memory(const Verify *v)
 		verify_bad(v, (Loc){0}, "%" PRId64 " bytes alive in an arena of %" PRId64,
 			   x->live_bytes, x->arena_bytes);
 	for (size_t i = 0; i < COUNTOF(section); i++)
-		if (section[i].at !=
-		    -1) /* -1: a program that only runs forward has no such section */
+		if (section[i].at != -1) /* -1: the program has no such section */
 			inside(v, section[i].what, section[i].at, section[i].bytes,
 			       x->arena_bytes);
-	if (!arrays_there(v)) return;
-	verify_states(v);
+	if (!arrays_there(w)) return;
+	for (int s = 0; s < SEC_COUNT; s++)
+		if (x->sec[s] != -1) verify_section(w, (Section)s);
 	for (uint32_t i = 0; i < m->nconsts; i++)
 		inside(v, "a constant", x->const_at[i], type_bytes(m, NULL, &m->consts[i]),
 		       x->arena_bytes - x->consts);
-	for (uint32_t n = 0; n < m->ninsts && !diag_stop(v->d); n++)
-		inside(v, name_str(m->names, m->insts[n].name), x->slot_at[n],
-		       m->types[m->insts[n].type].slot_frame, x->arena_bytes - x->slots);
+	for (uint32_t n = w->stage->first; n < w->stage->first + w->stage->count; n++) {
+		const LayerType *l = &m->types[m->insts[n].type];
+
+		inside(v, name_str(m->names, m->insts[n].name), x->slot_at[n], l->slot_frame,
+		       x->arena_bytes - x->slots);
+		for (int k = 0; k < BK_COUNT; k++)
+			if (l->body[k])
+				inside(v, verify_body_str(v, &m->bodies[l->body[k]]),
+				       x->scratch, m->bodies[l->body[k]].scratch_bytes,
+				       x->arena_bytes);
+	}
+	if (!m->plan.forward_only) verify_cots(w);
+}
+
+void
+verify_memory(const Verify *v)
+{
+	const Module *m = v->m;
+	int errors = diag_errors(v->d);
+
 	for (uint32_t l = 0; l < m->ntypes && !diag_stop(v->d); l++)
 		verify_frame(v, &m->types[l]);
-	for (uint32_t b = 1; b < m->nbodies && !diag_stop(v->d); b++)
-		inside(v, verify_body_str(v, &m->bodies[b]), x->scratch,
-		       m->bodies[b].scratch_bytes, x->arena_bytes);
+	for (uint32_t k = 0; k < m->plan.nstages && diag_errors(v->d) == errors; k++)
+		verify_stage_memory(&(Arena1){v, &m->plan.stages[k], &m->mem[k], k});
 }

@@ -420,7 +420,8 @@ in_place(const Game *g, const Proc *p, const Step *s, uint32_t port)
 	case PORT_v:
 		if (!mine) break;
 		return state_place(
-		    g, p, n->params[q->slot], q->kind == PORT_m ? SEC_m : SEC_v, true,
+		    g, p, n->params[q->slot], q->kind == PORT_m ? SEC_m : SEC_v,
+		    zero_of(g, n->params[q->slot]) > 0,
 		    value_of(g, q->kind == PORT_m ? HOLDS_m : HOLDS_v, n->params[q->slot], 0));
 	default: break;
 	}

@@ -19,13 +19,13 @@ typedef struct Draw {
 	bool tp;
 } Draw;
 
-static uint32_t
+static inline uint32_t
 drawn(Draw *d, uint32_t n)
 {
 	return (uint32_t)(rng_uniform(d->key, d->at++) * n);
 }
 
-static void
+static inline void
 draw_stages(Draw *d, uint32_t stages, uint32_t mbs, Buf *head, Buf *meshes, Buf *runs)
 {
 	uint32_t per = d->batch / mbs, rank = 0, layer = 0, mesh = 0;
@@ -64,7 +64,7 @@ draw_stages(Draw *d, uint32_t stages, uint32_t mbs, Buf *head, Buf *meshes, Buf 
 }
 
 /* The text of plan number `n`. */
-static char *
+static inline char *
 draw_plan(Arena *a, Draw *d)
 {
 	Buf all, head, meshes, runs;
@@ -84,7 +84,7 @@ draw_plan(Arena *a, Draw *d)
 }
 
 /* A model under a plan, at level mem; NULL after diagnostics. */
-static Module *
+static inline Module *
 compile_under(Ctx *c, const char *path, const char *const *set, uint32_t nset, const char *plan,
 	      bool forward_only)
 {
@@ -105,7 +105,7 @@ compile_under(Ctx *c, const char *path, const char *const *set, uint32_t nset, c
 	return pass_run_all(c, &m, &all) ? m : NULL;
 }
 
-static void
+static inline void
 drop_compiled(Ctx *c)
 {
 	arena_free(c->tmp);
