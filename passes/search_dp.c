@@ -12,7 +12,7 @@
  * Two levels. SPANS: for layers i .. j of one stage, the Pareto frontier of (t, once, bytes, work), grown layer by layer.
  * Spans inside a run of equal layers depend on their length only and are made once. CUTS: for a stage that ends at layer
  * j, the frontier of (sum, max, once) over where it began. With `keep` = 0 nothing is thinned and the optimum is exact;
- * else a frontier keeps that many points, the fastest and the smallest among them. Ties go to the lower index.
+ * else a frontier keeps that many points, the fastest and the smallest among them, and equal layers in a row share a group. Ties go to the lower index.
  */
 #include <stdlib.h>
 
@@ -118,9 +118,10 @@ thin(const Dp *d, Span *s)
 	if (keep) s->n = out;
 }
 
-/* `s` = the points of `before` (NULL: none, a stage begins) and one layer more; `rest`: the most bytes that may follow. */
+/* `s` = the points of `before` (NULL: none, a stage begins) and one layer more, `alike`: equal to the last of them; `rest`: the most bytes
+ * that may follow. */
 static void
-extend(Dp *d, Span *s, const Span *before, uint32_t class, int64_t rest)
+extend(Dp *d, Span *s, const Span *before, uint32_t class, bool alike, int64_t rest)
 {
 	static const Point begin = {.group = UINT32_MAX};
 	uint32_t n = before ? before->n : 1;
@@ -131,6 +132,7 @@ extend(Dp *d, Span *s, const Span *before, uint32_t class, int64_t rest)
 		for (uint32_t k = 0; k < d->t->ncand[class]; k++) {
 			const LayerCost *c = &d->t->cost[class][k];
 			bool enters = c->group != p->group;
+			if (enters && alike && d->t->keep) continue;
 			Point q = {.t = p->t + c->time + (enters ? c->enter : 0),
 				   .once = p->once + c->once,
 				   .bytes =
@@ -166,6 +168,7 @@ span(Dp *d, uint32_t i, uint32_t j)
 		s->made = true; /* nothing fits: nor does more */
 	else
 		extend(d, s, before, d->t->class_of[j - 1],
+		       before && d->t->class_of[j - 1] == d->t->class_of[j - 2],
 		       d->most[j <= end ? first + (j - i) : j]);
 	return s;
 }

@@ -12,7 +12,7 @@
 
 #include "passes/search.h"
 
-enum { KEEP = 24, TRIES = 8, SLOWER = 2 };
+enum { KEEP = 16, TRIES = 8, SLOWER = 2 };
 
 typedef struct Leaf { /* a branch (stages, microbatches) */
 	const Search *s;
@@ -167,7 +167,7 @@ settle(Leaf *l, Found *out)
 		explain(s, "plan:     %.3f ms a step, %s a rank: over by %s\n",
 			(double)x.time * 1e-6, bytes_str(s, arena),
 			bytes_str(s, arena - s->limit));
-		int64_t less = arena - s->limit, least = limit / 32;
+		int64_t less = arena - s->limit, least = limit / 256;
 		limit -= less > least ? less : least;
 	}
 	return out->arena >= 0;
@@ -198,6 +198,23 @@ smallest(Leaf *l, Found *out)
 	return true;
 }
 
+/* Even if every layer took the least it can and boundaries fell anywhere, would a stage be over the limit? */
+static bool
+hopeless(const Leaf *l)
+{
+	int64_t sum = 0;
+	for (uint32_t i = 0; i < l->s->m->ninsts; i++) {
+		uint32_t class = l->table.class_of[i];
+		int64_t least = INT64_MAX;
+		for (uint32_t k = 0; k < l->table.count[class]; k++) {
+			const LayerCost *c = &l->table.cost[class][k];
+			if (c->state + c->saved < least) least = c->state + c->saved;
+		}
+		sum += least / l->stages;
+	}
+	return sum > l->s->limit;
+}
+
 /* The fastest plan, memory left out of account, if it fits all the same. */
 static bool
 roomy(Leaf *l, Found *out)
@@ -210,12 +227,13 @@ roomy(Leaf *l, Found *out)
 	return out->fits;
 }
 
+/* small: the least memory is wanted if nothing fits. */
 static bool
-solve_leaf(Leaf *l, Found *out)
+solve_leaf(Leaf *l, bool small, Found *out)
 {
 	Found least;
-	bool found = settle(l, out);
-	if (found && out->fits) return true;
+	bool found = !hopeless(l) && settle(l, out);
+	if (!small || (found && out->fits)) return found;
 	if (!smallest(l, &least)) return found;
 	if (!found || better(&least, out)) *out = least;
 	return true;
@@ -240,13 +258,13 @@ leaf_init(Leaf *l, const Search *s, uint32_t stages, uint32_t mb, Recompute top)
 
 /* A branch. Recomputing is never faster: if the best without any, memory left out of account, fits, it is the best. */
 static bool
-search_leaf(const Search *s, uint32_t stages, uint32_t mb, Found *out, bool *lowers)
+search_leaf(const Search *s, uint32_t stages, uint32_t mb, bool small, Found *out, bool *lowers)
 {
 	Leaf l;
 	bool train = !s->c->forward_only && !s->m->plan.forward_only;
 	leaf_init(&l, s, stages, mb, RC_none);
 	*lowers |= l.table.ncand > 0;
-	bool found = l.table.ncand && roomy(&l, out);
+	bool found = l.table.ncand && !small && !hopeless(&l) && roomy(&l, out);
 	if (found && train && !s->c->recompute_given)
 		explain(s, "plan:     recompute selective, full: cut: all fits without\n");
 	bool more = !found && l.table.ncand;
@@ -254,7 +272,8 @@ search_leaf(const Search *s, uint32_t stages, uint32_t mb, Found *out, bool *low
 		arena_free(l.a);
 		leaf_init(&l, s, stages, mb, RC_full);
 	}
-	if (more) found = solve_leaf(&l, out);
+	if (more) found = solve_leaf(&l, small, out);
+	if (!found && l.table.ncand) explain(s, "plan:     cut: over memory\n");
 	arena_free(l.a);
 	return found;
 }
@@ -263,7 +282,7 @@ search_leaf(const Search *s, uint32_t stages, uint32_t mb, Found *out, bool *low
 
 /* Microbatches of a number of stages, rising, until SLOWER in a row are slower than the best of them that fits. */
 static bool
-search_stages(const Search *s, uint32_t stages, Found *best)
+search_stages(const Search *s, uint32_t stages, bool small, Found *best)
 {
 	Found mine = {.arena = -1};
 	bool lowers = false;
@@ -271,10 +290,10 @@ search_stages(const Search *s, uint32_t stages, Found *best)
 	explain(s, "plan: %" PRIu32 " stage%s of %" PRIu32 " rank%s\n", stages,
 		stages == 1 ? "" : "s", s->ranks / stages, s->ranks == stages ? "" : "s");
 	for (uint32_t i = 0; i < s->nmb && slower < SLOWER; i++) {
-		Found f;
+		Found f = {.arena = -1};
 		explain(s, "plan:   %" PRIu32 " microbatch%s\n", s->mb[i],
 			s->mb[i] == 1 ? "" : "es");
-		bool found = search_leaf(s, stages, s->mb[i], &f, &lowers);
+		bool found = search_leaf(s, stages, s->mb[i], small, &f, &lowers);
 		if (found)
 			explain(s, "plan:     -> %.3f ms a step, %s a rank%s%s\n",
 				(double)f.time * 1e-6, bytes_str(s, f.arena),
@@ -307,6 +326,18 @@ usable(const Search *s, uint32_t ranks)
 	return yes;
 }
 
+/* A model that does not split into these microbatches on one rank either: spmd will say so, at its place. */
+static bool
+refuse_batch(const Search *s, Found *out)
+{
+	Mesh mesh = {.n = 1};
+	Strategy r = {.recompute = RC_none};
+	Plan p = search_uniform(s, s->c->perm, s->mb[0], &mesh, &r);
+	if (search_arena(s, &p, NULL) >= 0) return false;
+	*out = (Found){.plan = p, .arena = -1};
+	return true;
+}
+
 /* Nothing uses all ranks: which counts near this one are used by something? */
 static void
 report_left_over(const Search *s)
@@ -330,8 +361,9 @@ report_left_over(const Search *s)
 		   s->ranks, b.n ? b.s : " none near");
 }
 
-bool
-search_many(const Search *s, Found *out)
+/* All numbers of stages. Whether anything lowers. */
+static bool
+search_tree(const Search *s, bool small, Found *out)
 {
 	bool lowers = false;
 	*out = (Found){.arena = -1};
@@ -348,13 +380,24 @@ search_many(const Search *s, Found *out)
 				k, s->ranks, k);
 			continue;
 		}
-		lowers |= search_stages(s, k, out);
+		lowers |= search_stages(s, k, small, out);
 	}
 	if (s->ranks > s->m->ninsts)
 		explain(s, "plan: more stages: cut: the model has %" PRIu32 " layers\n",
 			s->m->ninsts);
+	return lowers;
+}
+
+bool
+search_many(const Search *s, Found *out)
+{
+	bool lowers = search_tree(s, false, out);
+	if (lowers && !out->fits) {
+		explain(s, "plan: nothing fits; the smallest?\n");
+		search_tree(s, true, out);
+	}
 	if (out->arena >= 0) return true;
-	ENSURE(!lowers || s->c->diag, "candidates that lower, but no plan");
+	if (!lowers && refuse_batch(s, out)) return true;
 	report_left_over(s);
 	return false;
 }
