@@ -562,6 +562,19 @@ verify_ref(const Verify *v, Ref ref, uint32_t before, Loc at, const char *what)
 	return false;
 }
 
+/* Two meshes of one shape are one. */
+static bool
+same_mesh(const Module *m, uint32_t a, uint32_t b)
+{
+	const Mesh *x = &m->plan.meshes[a], *y = &m->plan.meshes[b];
+
+	if (a == b || x->n != y->n) return a == b;
+	for (int k = 1; k < x->n; k++)
+		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
+			return false;
+	return true;
+}
+
 /* What an argument is given, and what the body takes. */
 static void
 verify_arg(const Verify *v, uint32_t index, int a)
@@ -582,7 +595,8 @@ verify_arg(const Verify *v, uint32_t index, int a)
 
 		have = &in->type;
 		exact = ir_split(have) != 0 || (m->level >= LV_spmd && m->plan.ranks > 1);
-		if (m->level >= LV_spmd && ir_split(have) & ~1u && in->mesh != f->mesh)
+		if (m->level >= LV_spmd && ir_split(have) & ~1u &&
+		    !same_mesh(m, in->mesh, f->mesh))
 			verify_bad(v, n->loc,
 				   "%s: argument %d is laid out in mesh '%s', not '%s'",
 				   str(v, n->name), a, str(v, m->plan.meshes[in->mesh].name),
@@ -595,7 +609,7 @@ verify_arg(const Verify *v, uint32_t index, int a)
 		have = &g->vals[out->v.i].type;
 		mesh = ir_mesh(m, g);
 		exact = m->level >= LV_spmd;
-		if (exact && g->mesh != (f->from ? f->from - 1 : f->mesh))
+		if (exact && !same_mesh(m, g->mesh, f->from ? f->from - 1 : f->mesh))
 			verify_bad(v, n->loc,
 				   "%s: argument %d is made in mesh '%s', taken in '%s'",
 				   str(v, n->name), a, str(v, m->plan.meshes[g->mesh].name),
