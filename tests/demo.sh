@@ -16,10 +16,12 @@ head -c $((bytes / 20 * 19)) "$dir/fortunes.txt" >"$dir/train.txt"
 tail -c $((bytes - bytes / 20 * 19)) "$dir/fortunes.txt" >"$dir/val.txt"
 echo "demo: $bytes bytes of English text from the package fortunes"
 
-echo "+ galvatronc models/demo.gdl -o $dir/out"
-"$BUILD/galvatronc" models/demo.gdl -o "$dir/out"
+echo "+ galvatronc models/demo.gdl --ranks=auto -o $dir/out"
+"$BUILD/galvatronc" models/demo.gdl --ranks=auto -o "$dir/out"
 echo "+ make -C $dir/out"
 make -s -C "$dir/out"
-echo "+ $dir/out/stage_0 --data $dir/train.txt --val-data $dir/val.txt --steps $steps ..."
-"$dir/out/stage_0" --data "$dir/train.txt" --val-data "$dir/val.txt" --steps "$steps" --log-every $((steps / 20)) \
-	--eval-every $((steps / 4)) --checkpoint "$dir/checkpoints" --sample 300 --prompt "The " --temperature 0.8 --top-k 40
+echo "+ make -C $dir/out run ARGS='--data $dir/train.txt --val-data $dir/val.txt --steps $steps ...'"
+top=$(pwd)
+case $dir in /*) ;; *) dir=$top/$dir ;; esac
+make -s -C "$dir/out" run ARGS="--data '$dir/train.txt' --val-data '$dir/val.txt' --steps $steps --log-every $((steps / 20)) \
+	--eval-every $((steps / 4)) --checkpoint '$dir/checkpoints' --sample 300 --prompt 'The ' --temperature 0.8 --top-k 40"
