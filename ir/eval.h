@@ -128,10 +128,10 @@ typedef struct Cell {
 
 /* A body in progress. */
 typedef struct Frame {
-	const Body *b; /* NULL: none */
-	uint32_t inst; /* ninsts: of no instance */
-	uint32_t mb, slot;
-	uint32_t op; /* the next one */
+	const Body *b;     /* NULL: none */
+	uint32_t inst;     /* ninsts: of no instance */
+	uint32_t mb, slot; /* slot: of its cotangents */
+	uint32_t op;       /* the next one */
 	uint32_t
 	    flushed; /* results of ops below are where they belong, those above still private to their kernel */
 	Place *ports;        /* [b->nports] */

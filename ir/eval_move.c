@@ -275,7 +275,6 @@ reduce_flat(Eval *e, Request **q, const uint32_t *group, uint32_t n)
 	bool ok = true;
 
 	for (uint32_t i = 0; ok && i < n; i++) {
-		whole.shift = q[i]->shift;
 		ok = flat_read(e, &e->ranks[group[i]], &whole, x, tmp);
 		for (int64_t k = 0; k < p->count; k++)
 			sum[k] += x[k];

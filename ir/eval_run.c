@@ -169,7 +169,7 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	const Mesh *mesh = ir_mesh(m, b);
 
 	f->b = b, f->inst = inst, f->ports = ports, f->global = global;
-	f->mb = r->mb, f->slot = r->slot;
+	f->mb = r->mb, f->slot = r->slots ? r->mb % r->slots : 0;
 	f->op = f->flushed = 0;
 	if (inst < m->ninsts) {
 		f->rates = m->insts[inst].rates,
@@ -426,7 +426,7 @@ fetch_inputs(Eval *e, Rank *r)
 
 	r->f.mb = r->mb;
 	if (e->placed) clear_slot(e, r, slot);
-	memset(&r->cot_made[slot * e->nres], 0, e->nres * sizeof(bool));
+	memset(&r->cot_made[r->mb % r->slots * e->nres], 0, e->nres * sizeof(bool));
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Place *p = &r->inputs[slot * m->ninputs + i];
 		uint32_t base = m->inputs[i].of ? m->inputs[i].of - 1 : i;
