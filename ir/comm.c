@@ -219,7 +219,7 @@ bool
 ir_norm_prim(const Module *m, Prim *out)
 {
 	*out = (Prim){
-	    .kind = PR_all_reduce, .comm = 0, .dt = DT_f64, .count = 2 + (int64_t)m->nreports};
+	    .kind = PR_all_reduce, .comm = 0, .dt = DT_f64, .count = 3 + (int64_t)m->nreports};
 	return m->plan.ranks > 1;
 }
 

@@ -634,7 +634,7 @@ enum { MAX_PRIMS = 8 };
 /* What an ACT_start of a stage begins, in order; `i` is an instance or, for CK_lend and CK_return, a parameter. 0: nothing, for this stage. */
 uint32_t ir_prims(const Module *m, const CommTable *t, uint32_t stage, CommKind kind, uint32_t i, Prim out[MAX_PRIMS]);
 bool ir_op_prim(const Module *m, const CommTable *t, uint32_t stage, const Body *b, const Op *op, Prim *out); /* false: nothing is sent */
-bool ir_norm_prim(const Module *m, Prim *out); /* of ACT_norm: sum of squares, whether to stop, and reports; doubles, over the world */
+bool ir_norm_prim(const Module *m, Prim *out); /* of ACT_norm: sum of squares, whether to stop, time waited, and reports; doubles, over the world */
 
 /* What one rank sends (or receives, from == to included: a copy) in an exchange: boxes of global positions within a microbatch,
  * along the axes of Side.type of `from` in order; elements in row-major order. At most one for each pair of ranks. */

@@ -134,6 +134,7 @@ wait_for(Comm *c, int request)
 {
 	Request *q = &c->requests[request];
 	int i = 0, k = 0;
+	double begun = rt_now();
 	if (q->n == 0) return;
 	while (q->at < q->n) {
 		watch_label(q->op[q->at].label);
@@ -145,6 +146,7 @@ wait_for(Comm *c, int request)
 		if (c->active[i] != request) c->active[k++] = c->active[i];
 	c->nactive = k;
 	q->n = q->at = 0;
+	c->waited += rt_now() - begun;
 }
 
 static Op *
@@ -313,8 +315,18 @@ comm_norm(Comm *c, double *x, int n)
 	watch_label("norm");
 	c->groups[0].sent[CO_all_reduce].calls++;
 	c->groups[0].sent[CO_all_reduce].bytes += (uint64_t)n * sizeof(double);
+	double begun = rt_now();
 	comm_sum(c, x, n);
+	c->waited += rt_now() - begun;
 	watch_label(NULL);
+}
+
+double
+comm_waited(Comm *c)
+{
+	double seconds = c ? c->waited : 0;
+	if (c) c->waited = 0;
+	return seconds;
 }
 
 bool

@@ -108,6 +108,7 @@ typedef struct Comm {
 	const struct Transport *via;
 	bool sync_send;
 	uint64_t sums; /* comm_sum calls so far */
+	double waited; /* seconds, in steps */
 	struct Watch *watch;
 	struct Window *window;
 	struct Mpi *mpi;

@@ -138,7 +138,8 @@ _Noreturn void comm_abort(int status); /* ends the job */
 void comm_sum(Comm *c, double *x,
 	      int n); /* over the world, in place, the same bits on all ranks */
 void comm_norm(Comm *c, double *x,
-	       int n); /* the same, as a communication of the step: it is counted */
+	       int n);       /* the same, as a communication of the step: it is counted */
+double comm_waited(Comm *c); /* seconds that this rank stood in waits since the last call */
 void comm_barrier(Comm *c);
 int comm_first(Comm *c, bool mine);        /* the first rank that says yes; -1: none */
 bool comm_agree(Comm *c, bool ok, Err *e); /* all ok? If not, e has a text on one rank only */
@@ -351,6 +352,7 @@ typedef struct Progress {
 	uint64_t first, last; /* steps of this run */
 	double begun, shown;  /* times */
 	uint64_t shown_step;
+	double waited;        /* since then, of a rank on average */
 	double tokens, flops; /* of one step */
 	const char *unit;     /* "tok" or "samples" */
 	double peak;          /* FLOP/s of a product; 0: not measured */

@@ -83,7 +83,7 @@ start(GvrtRun *r, struct GvrtState *s)
 	r->seed = (uint64_t)o->seed;
 	s->sums = POOL_N(&s->pool, double, p->nreports + 1);
 	s->eval = POOL_N(&s->pool, double, p->nreports + 1);
-	s->norm = POOL_N(&s->pool, double, p->nreports + 2);
+	s->norm = POOL_N(&s->pool, double, p->nreports + 3);
 	progress_open(&s->progress, p, o);
 	bool ok = open_data(s, r->seed) &&
 		  checkpoint_start(&s->checkpoint, &s->pool, o->checkpoint, p, e);

@@ -79,6 +79,8 @@ static const struct {
      "several ranks: over MPI even where they could share memory (window)"},
     {"GVRT_TIMEOUT=SECONDS",
      "several ranks: a rank that stands still so long ends the job; 0: never (default 4)"},
+    {"GVRT_TTY=1",
+     "several ranks: the line of progress is rewritten in place; make run sets it"},
     {"GVRT_TRAFFIC=FILE", "several ranks: writes what each sent in the last step to FILE.RANK"},
     {"GVRT_SYNC_SEND=1", "several ranks: messages over MPI are sent synchronously, for tests"},
     {"OPENBLAS_CORETYPE", "kernels of OpenBLAS (default: the widest this processor runs)"},

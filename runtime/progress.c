@@ -113,7 +113,9 @@ progress_open(Progress *g, const GvrtProgram *p, const Options *o)
 {
 	int64_t batch = p->microbatch * p->microbatches;
 	*g = (Progress){.json = o->json, .quiet = o->quiet, .every = o->log_every};
-	g->tty = !o->json && !o->quiet && isatty(STDOUT_FILENO);
+	/* Launchers give ranks a terminal of their own, and may write to a file what comes out of it. */
+	bool tty = p->ranks > 1 ? options_switch("GVRT_TTY", false) : isatty(STDOUT_FILENO);
+	g->tty = tty && !o->json && !o->quiet;
 	g->tokens = (double)(p->seq > 0 ? batch * p->seq : batch);
 	g->unit = p->seq > 0 ? "tok" : "samples";
 }
@@ -194,6 +196,8 @@ step_json(const Progress *g, const GvrtRun *r, const double *reports, const Gvrt
 	add(&l, ",\"seconds\":%.6g,\"%s_per_s\":%.6g,", g->tokens / speed,
 	    p->seq > 0 ? "tokens" : "samples", speed);
 	add(&l, used > 0 ? "\"mfu\":%.4f" : "\"mfu\":null", used);
+	if (p->ranks > 1)
+		add(&l, ",\"waited\":%.6g", g->waited / (double)(r->step + 1 - g->shown_step));
 	add(&l, ",\"seconds_left\":%.1f}", left);
 	end_line(&l);
 }
@@ -241,6 +245,7 @@ progress_step(Progress *g, const GvrtRun *r, const double *reports, const GvrtPr
 		 : step_text(g, r, reports, p, g->tokens / per, used, left));
 	g->shown = now;
 	g->shown_step = done;
+	g->waited = 0;
 }
 
 void

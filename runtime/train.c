@@ -104,7 +104,7 @@ hear(struct GvrtState *s, double said)
 	s->failed = failed;
 }
 
-/* Sum of squares, what ranks have to say, and reports, over all ranks. */
+/* Sum of squares, what ranks have to say, how long they stood in waits, and reports, over all ranks. */
 static void
 share(GvrtRun *r)
 {
@@ -116,10 +116,12 @@ share(GvrtRun *r)
 		      : sig         ? said_term
 				    : 0) +
 		     (s->failed ? said_failed : 0);
-	memcpy(s->norm + 2, s->sums, n * sizeof *s->sums);
-	comm_norm(s->comm, s->norm, (int)n + 2);
+	s->norm[2] = comm_waited(s->comm);
+	memcpy(s->norm + 3, s->sums, n * sizeof *s->sums);
+	comm_norm(s->comm, s->norm, (int)n + 3);
 	r->sumsq = s->norm[0];
-	memcpy(s->sums, s->norm + 2, n * sizeof *s->sums);
+	memcpy(s->sums, s->norm + 3, n * sizeof *s->sums);
+	s->progress.waited += s->norm[2] / s->at.size;
 	hear(s, s->norm[1]);
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Two ranks with one thread each against one rank with two threads, on the same two cores: data, tensor, pipeline parallelism
 # and ZeRO-2, for GPT-2 124M and the small GPT. Programs take turns, a few steps a turn; medians over all turns. A row says
-# how long a step took, the ratio to one rank, and how long a rank stood waiting for others (the most of the two).
+# how long a step took, the ratio to one rank, and how long a rank stood waiting for others (on average of the two).
 #
 # usage: make bench-ranks      ROUNDS=5 STEPS=4 by default; prints a table
 set -eu
