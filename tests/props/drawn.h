@@ -89,7 +89,7 @@ compile_under(Ctx *c, const char *path, const char *const *set, uint32_t nset, c
 	      bool forward_only)
 {
 	FeOptions fe = {.path = path, .set = set, .nset = nset, .host = true};
-	PassOptions train = {.verify = true, .stop_after = "optimizer"}, all = {0};
+	PassOptions train = {.verify = true, .stop_after = "optimizer"}, all = {.verify = true};
 	*c = (Ctx){.perm = arena_new(), .tmp = arena_new(), .memory_bytes = INT64_MAX};
 	c->names = names_new(c->perm);
 	c->diag = diag_new(c->perm, c->names, stderr);
