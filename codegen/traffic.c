@@ -1,79 +1,77 @@
 /*
- * traffic.c - the manifest of communication: what every rank sends in a step, to be compared with what is counted.
+ * traffic.c - the manifest of communication: what every rank sends and receives in a step, to be compared with what is
+ * counted. One line for each stage, run of its ranks that do the same, kind, and communicator or channel:
  *
- * One line for each run of ranks of a stage that do the same, kind and communicator:
- *
- *   stage 1 ranks 2-3 all_reduce comm 2 calls 8 bytes 65536
+ *   stage 1 ranks 2-3 all_reduce 2 calls 8 bytes 65536
+ *   stage 0 ranks 0-0 send 0 1 0 calls 4 bytes 8192              from stage 0 to stage 1, channel 0
  *
  * Bytes are those of the operand, as an MPI call is given them: all_reduce the buffer, reduce_scatter the whole input,
- * all_gather this rank's part. Messages are listed as `send` and `recv`, without a communicator; what a rank keeps is no
- * message. Everything is read off the action table with its loops multiplied, never expanded over microbatches.
+ * all_gather this rank's part. What a rank keeps in an exchange is no message. Everything is read off the action table
+ * with its loops multiplied, never expanded over microbatches.
  */
 #include "codegen/cg.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-typedef enum Kind {
-	KIND_all_reduce,
-	KIND_reduce_scatter,
-	KIND_all_gather,
-	KIND_all_to_all,
-	KIND_send,
-	KIND_recv,
-	KIND_COUNT
-} Kind;
-
-static const char *const kind_name[KIND_COUNT] = {"all_reduce", "reduce_scatter", "all_gather",
-						  "all_to_all", "send",           "recv"};
-
 typedef struct Sum {
 	int64_t calls, bytes;
 } Sum;
 
 typedef struct Traffic {
-	Ctx *c;
 	const Module *m;
 	const CommTable *comms;
-	uint32_t stage;
-	Sum *sum;      /* [comms.n][KIND_COUNT] collectives: of every rank of the stage */
-	Sum *messages; /* [ranks of the stage][2] send, recv */
+	Arena *tmp;
+	uint32_t stage, ranks, nstages;
+	Sum *collectives;         /* [comms.n][PR_exchange] of every rank of the stage */
+	int64_t *times[CK_COUNT]; /* [instances or parameters] how often each is begun */
+	Sum *
+	    messages; /* [2][nstages][CK_COUNT][ranks] sent, received: of the other stage and the channel */
 } Traffic;
 
-static void
-count(Traffic *t, const Prim *p, int64_t times)
+static Sum *
+messages(const Traffic *t, bool receiving, uint32_t other, CommKind channel)
 {
-	static const Kind kind[] = {[PR_all_reduce] = KIND_all_reduce,
-				    [PR_reduce_scatter] = KIND_reduce_scatter,
-				    [PR_all_gather] = KIND_all_gather,
-				    [PR_all_to_all] = KIND_all_to_all};
-	Sum *s;
+	uint32_t row = (receiving * t->nstages + other) * CK_COUNT + channel;
 
-	if (p->kind != PR_exchange) {
-		s = &t->sum[(uint32_t)p->comm * KIND_COUNT + kind[p->kind]];
-		s->calls += times;
-		s->bytes += times * p->count * dtype_bytes(p->dt);
-		return;
-	}
-	for (uint32_t r = 0; r < t->m->plan.stages[t->stage].ranks; r++)
-		for (int receiving = 0; receiving < 2; receiving++) {
-			uint32_t rank = t->m->plan.stages[t->stage].rank + r;
-			const Side *side = receiving ? &p->to : &p->from;
-			Arena *tmp;
+	return t->messages + (size_t)row * t->ranks;
+}
+
+static void
+add(Sum *s, int64_t times, int64_t bytes)
+{
+	s->calls += times;
+	s->bytes += times * bytes;
+}
+
+static void
+count_collective(Traffic *t, const Prim *p, int64_t times)
+{
+	add(&t->collectives[(uint32_t)p->comm * PR_exchange + p->kind], times,
+	    p->count * dtype_bytes(p->dt));
+}
+
+/* The messages of every rank of the stage, which is one side of the exchange or both. */
+static void
+count_exchange(Traffic *t, const Prim *p, int64_t times)
+{
+	for (int receiving = 0; receiving < 2; receiving++) {
+		const Side *here = receiving ? &p->to : &p->from,
+			   *there = receiving ? &p->from : &p->to;
+		Sum *sum = messages(t, receiving, there->stage, p->channel);
+
+		for (uint32_t r = 0; here->stage == t->stage && r < t->ranks; r++) {
 			Piece *piece;
-			uint32_t n;
+			uint32_t n = ir_pieces(t->m, p, t->m->plan.stages[t->stage].rank + r,
+					       !receiving, t->tmp, &piece);
 
-			if (side->stage != t->stage) continue;
-			tmp = arena_new();
-			n = ir_pieces(t->m, p, rank, !receiving, tmp, &piece);
-			for (uint32_t k = 0; k < n; k++) {
-				if (piece[k].from == piece[k].to) continue;
-				t->messages[r * 2 + (uint32_t)receiving].calls += times;
-				t->messages[r * 2 + (uint32_t)receiving].bytes +=
-				    times * piece[k].count * dtype_bytes(p->dt);
-			}
-			arena_free(tmp);
+			for (uint32_t k = 0; k < n; k++)
+				if (piece[k].from != piece[k].to)
+					add(&sum[r], times,
+					    piece[k].count * dtype_bytes(p->dt));
+			arena_reset(t->tmp);
 		}
+	}
 }
 
 static void
@@ -83,7 +81,7 @@ count_body(Traffic *t, const Body *b, int64_t times)
 		Prim p;
 
 		if (ir_op_prim(t->m, t->comms, t->stage, b, &b->ops[k], &p))
-			count(t, &p, times);
+			count_collective(t, &p, times);
 	}
 }
 
@@ -91,19 +89,16 @@ static void
 count_action(Traffic *t, const Action *a, uint32_t inst, int64_t times)
 {
 	const Module *m = t->m;
-	Prim prims[MAX_PRIMS];
-	uint32_t n = 0;
+	Prim norm;
 
 	if (a->kind == ACT_body)
 		count_body(t, &m->bodies[m->types[m->insts[inst].type].body[a->bk]], times);
-	if (a->kind == ACT_norm) n = ir_norm_prim(m, prims);
-	if (a->kind == ACT_start) n = ir_prims(m, t->comms, t->stage, a->comm, inst, prims);
-	for (uint32_t k = 0; k < n; k++)
-		count(t, &prims[k], times);
+	if (a->kind == ACT_norm && ir_norm_prim(m, &norm)) count_collective(t, &norm, times);
+	if (a->kind == ACT_start) t->times[a->comm][inst] += times;
 }
 
 static void
-count_stage(Traffic *t)
+count_actions(Traffic *t)
 {
 	const Stage *s = &t->m->plan.stages[t->stage];
 	const Action *act = t->m->actions + s->action;
@@ -123,51 +118,94 @@ count_stage(Traffic *t)
 	}
 }
 
-static void
-put_line_of(Buf *out, uint32_t stage, uint32_t first, uint32_t last, const char *kind,
-	    const Sum *s)
+static uint32_t
+things(const Module *m, int kind)
 {
-	buf_printf(out, "stage %u ranks %u-%u %s calls %" PRId64 " bytes %" PRId64 "\n", stage,
-		   first, last, kind, s->calls, s->bytes);
+	return kind == CK_lend || kind == CK_return ? m->nparams : m->ninsts;
+}
+
+/* Each communication once, however often it is begun. */
+static void
+count_starts(Traffic *t)
+{
+	for (int c = 0; c < CK_COUNT; c++)
+		for (uint32_t i = 0; i < things(t->m, c); i++) {
+			Prim prims[MAX_PRIMS];
+			uint32_t n = !t->times[c][i] ? 0
+						     : ir_prims(t->m, t->comms, t->stage,
+								(CommKind)c, i, prims);
+
+			for (uint32_t k = 0; k < n; k++)
+				if (prims[k].kind == PR_exchange)
+					count_exchange(t, &prims[k], t->times[c][i]);
+				else
+					count_collective(t, &prims[k], t->times[c][i]);
+		}
+}
+
+static void
+put_sum(const Traffic *t, Buf *out, uint32_t first, uint32_t last, const char *what,
+	const Sum *s)
+{
+	const Stage *stage = &t->m->plan.stages[t->stage];
+
+	buf_printf(out, "stage %u ranks %u-%u %s calls %" PRId64 " bytes %" PRId64 "\n",
+		   t->stage, stage->rank + first, stage->rank + last, what, s->calls, s->bytes);
 }
 
 static void
 put_stage(const Traffic *t, Buf *out)
 {
-	const Stage *s = &t->m->plan.stages[t->stage];
+	static const char *const kind[] = {"all_reduce", "reduce_scatter", "all_gather",
+					   "all_to_all"};
 
 	for (uint32_t e = 0; e < t->comms->n; e++)
-		for (int k = 0; k <= KIND_all_to_all; k++) {
-			const Sum *x = &t->sum[e * KIND_COUNT + (uint32_t)k];
+		for (uint32_t k = 0; k < PR_exchange; k++) {
+			const Sum *x = &t->collectives[e * PR_exchange + k];
 
 			if (x->calls)
-				put_line_of(out, t->stage, s->rank, s->rank + s->ranks - 1,
-					    cg_text(t->c->perm, "%s comm %u", kind_name[k], e),
-					    x);
+				put_sum(t, out, 0, t->ranks - 1,
+					cg_text(t->tmp, "%s %u", kind[k], e), x);
 		}
-	for (uint32_t r = 0, end; r < s->ranks; r = end) {
-		const Sum *x = &t->messages[r * 2];
+	for (int receiving = 0; receiving < 2; receiving++)
+		for (uint32_t k = 0; k < t->nstages * CK_COUNT; k++) {
+			uint32_t other = k / CK_COUNT, channel = k % CK_COUNT;
+			const Sum *x = messages(t, receiving, other, (CommKind)channel);
+			const char *what =
+			    cg_text(t->tmp, "%s %u %u %u", receiving ? "recv" : "send",
+				    receiving ? other : t->stage, receiving ? t->stage : other,
+				    channel);
 
-		for (end = r + 1; end < s->ranks; end++)
-			if (memcmp(x, &t->messages[end * 2], 2 * sizeof(*x)) != 0) break;
-		for (int k = 0; k < 2; k++)
-			if (x[k].calls)
-				put_line_of(out, t->stage, s->rank + r, s->rank + end - 1,
-					    kind_name[KIND_send + k], &x[k]);
-	}
+			for (uint32_t r = 0, end; r < t->ranks; r = end) {
+				for (end = r + 1; end < t->ranks; end++)
+					if (memcmp(&x[r], &x[end], sizeof *x) != 0) break;
+				if (x[r].calls) put_sum(t, out, r, end - 1, what, &x[r]);
+			}
+		}
+	arena_reset(t->tmp);
 }
 
 void
 cg_traffic(Ctx *c, const Module *m, const CommTable *comms, Buf *out)
 {
+	Arena *tmp = arena_new();
+
 	buf_puts(out, "galvatronc traffic 1\n");
 	for (uint32_t k = 0; k < m->plan.nstages; k++) {
-		Traffic t = {.c = c, .m = m, .comms = comms, .stage = k};
+		Traffic t = {.m = m,
+			     .comms = comms,
+			     .tmp = tmp,
+			     .stage = k,
+			     .ranks = m->plan.stages[k].ranks,
+			     .nstages = m->plan.nstages};
 
-		t.sum = NEW_N(c->tmp ? c->tmp : c->perm, Sum, (size_t)comms->n * KIND_COUNT);
-		t.messages =
-		    NEW_N(c->tmp ? c->tmp : c->perm, Sum, (size_t)m->plan.stages[k].ranks * 2);
-		count_stage(&t);
+		t.collectives = NEW_N(c->perm, Sum, (size_t)comms->n * PR_exchange);
+		t.messages = NEW_N(c->perm, Sum, (size_t)2 * t.nstages * CK_COUNT * t.ranks);
+		for (int kind = 0; kind < CK_COUNT; kind++)
+			t.times[kind] = NEW_N(c->perm, int64_t, things(m, kind) + 1);
+		count_actions(&t);
+		count_starts(&t);
 		put_stage(&t, out);
 	}
+	arena_free(tmp);
 }
