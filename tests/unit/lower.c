@@ -3,6 +3,7 @@
  * piece.
  */
 #include "frontend/frontend.h"
+#include "ir/text.h"
 #include "passes/passes.h"
 
 #include <stdlib.h>
@@ -318,6 +319,110 @@ test_sched(void)
 	done(&c);
 }
 
+/* Level sched under a plan. */
+static Module *
+compile_plan(Ctx *c, const char *plan)
+{
+	PassOptions o = {.verify = true, .stop_after = "sched"};
+	Module *m = compile(c, mlp, "optimizer");
+	CHECK(m && plan_parse(m, c->diag, name_of(c->names, "m.plan"), plan, strlen(plan)));
+	m->level = LV_plan;
+	CHECK(pass_run_all(c, &m, &o));
+	return m;
+}
+
+/* A stage's table on one line. */
+static char *
+table(Ctx *c, const Module *m, uint32_t stage)
+{
+	Buf b;
+	char what[24];
+	buf_init(&b, c->perm);
+	print_actions(m, &b);
+	snprintf(what, sizeof what, "actions %u {", stage);
+	char *s = strstr(b.s, what) + strlen(what), *end = strstr(s, "\n}"), *to = s;
+	*end = 0;
+	for (const char *from = s; *from; from++)
+		if ((*from != '\n' && *from != ' ') || (to > s && to[-1] != ' '))
+			*to++ = *from == '\n' ? ' ' : *from;
+	*to = 0;
+	return s;
+}
+
+static void
+test_pipeline(void)
+{
+	static const char *const plan =
+	    "plan 1\nranks 2 threads 1 microbatches 4 schedule %s\nmesh m0 = mb\n"
+	    "stage 0 layers 0-2 ranks 0\nstage 1 layers 3-5 ranks 1%s\n"
+	    "layers 0-5 mesh m0 zero 0 recompute none\n";
+	static const char *const first =
+	    "mb 1 { input F 0 F 1 F 2 start fwd 3 } mb 3 { start bwd 3 input mb 1 F 0 "
+	    "mb 1 F 1 mb 1 F 2 mb 1 start fwd 3 mb 1 wait bwd 3 B 2 W 2 B 1 W 1 W 0 "
+	    "wait fwd 3 } mb 1 { start bwd 3 mb 3 wait bwd 3 mb 3 B 2 mb 3 W 2 mb 3 B 1 "
+	    "mb 3 W 1 mb 3 W 0 mb 3 wait fwd 3 mb 3 } N 0 N 1 N 2 norm U 0 U 1 U 2";
+	static const char *const second =
+	    "mb 1 { input start fwd 3 wait fwd 3 F 4 F 5 F 6 B 6 W 6 B 5 W 5 B 4 start "
+	    "bwd 3 W 4 } mb 2 { input mb 1 start fwd 3 mb 1 wait fwd 3 mb 1 F 4 mb 1 F "
+	    "5 mb 1 F 6 mb 1 B 6 mb 1 W 6 mb 1 B 5 mb 1 W 5 mb 1 wait bwd 3 B 4 mb 1 "
+	    "start bwd 3 mb 1 W 4 mb 1 } mb 1 { input mb 3 start fwd 3 mb 3 wait fwd 3 "
+	    "mb 3 F 4 mb 3 F 5 mb 3 F 6 mb 3 B 6 mb 3 W 6 mb 3 B 5 mb 3 W 5 mb 3 wait "
+	    "bwd 3 mb 2 B 4 mb 3 start bwd 3 mb 3 W 4 mb 3 wait bwd 3 mb 3 } N 4 N 5 N "
+	    "6 norm U 4 U 5 U 6";
+	char text[400];
+	Ctx c = context(stderr);
+	snprintf(text, sizeof text, plan, "1f1b", "");
+	Module *m = compile_plan(&c, text);
+	CHECK(m->plan.stages[0].slots == 2 && m->plan.stages[1].slots == 1);
+	CHECK(strcmp(table(&c, m, 0), first) == 0);
+	CHECK(strcmp(table(&c, m, 1), second) == 0);
+	done(&c);
+
+	c = context(stderr); /* a slot to spare: values come one microbatch early */
+	snprintf(text, sizeof text, plan, "1f1b", " slots 2");
+	m = compile_plan(&c, text);
+	CHECK(strstr(table(&c, m, 1), "mb 1 { input start fwd 3 start fwd 3 mb 1 wait fwd 3 "));
+	done(&c);
+
+	c = context(stderr); /* all forward, then all backward */
+	snprintf(text, sizeof text, plan, "gpipe", "");
+	m = compile_plan(&c, text);
+	CHECK(m->plan.stages[0].slots == 4 && m->plan.stages[1].slots == 4);
+	CHECK(strstr(table(&c, m, 0), "mb 4 { input F 0 F 1 F 2 start fwd 3 } "
+				      "mb 4 { start bwd 3 wait bwd 3 B 2 W 2 B 1 "));
+	done(&c);
+}
+
+/* What ZeRO gathers and sums, beside the bodies of other layers. */
+static void
+test_zero(void)
+{
+	static const char *const plan =
+	    "plan 1\nranks 2 threads 1 microbatches 2 schedule 1f1b\nmesh m0 = mb\n"
+	    "mesh m1 = dp:2\nstage 0 layers 0-5 ranks 0-1\n"
+	    "layers 0-5 mesh m1 zero %d recompute none\n";
+	static const char *const want[] = {
+	    "W 5 mb 1 start grad 5 mb 1 layers 4 { B 4 -1 mb 1 W 4 -1 mb 1 start grad 4 -1 mb "
+	    "1 } "
+	    "W 0 mb 1 start grad 0 mb 1 } wait grad 5 mb 1 N 5 layers 4 { wait grad 4 -1 mb 1 ",
+	    " norm U 0 start param 0 layers 4 { U 1 +1 start param 1 +1 } U 5 start param 5 "
+	    "wait param 0 layers 4 { wait param 1 +1 } wait param 5",
+	    "start grad 5 B 4 W 4 start grad 4 B 3 wait grad 5 W 3 start grad 3 "
+	    "layers 2 { B 2 -1 wait grad 4 -1 W 2 -1 start grad 2 -1 } wait grad 2 W 0 ",
+	    "mb 2 { input start param 0 wait param 0 start param 1 F 0 layers 3 { wait param 1 "
+	    "+1 "
+	    "start param 2 +1 F 1 +1 } wait param 4 start param 5 F 4 wait param 5 F 5 B 5 W 5 "
+	    "start grad 5 start param 3 B 4 W 4 start grad 4 wait param 3 start param 2 B 3 "};
+	for (int zero = 0; zero < 4; zero++) {
+		char text[400];
+		Ctx c = context(stderr);
+		snprintf(text, sizeof text, plan, zero);
+		Module *m = compile_plan(&c, text);
+		CHECK(strstr(table(&c, m, 0), want[zero]));
+		done(&c);
+	}
+}
+
 /* ---- pack ---- */
 
 static void
@@ -360,6 +465,8 @@ main(void)
 	test_memo();
 	test_plan();
 	test_sched();
+	test_pipeline();
+	test_zero();
 	test_pack();
 	printf("lower: %d checks ok\n", checks);
 	return 0;
