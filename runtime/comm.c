@@ -108,7 +108,6 @@ advance(Comm *c, Op *o)
 	}
 	if (o->state == OP_BEGUN) {
 		if (!c->via->test(c, o)) return false;
-		if (o->kind == CO_exchange) add_arrived(&c->exchanges[o->comm], o);
 		o->state = OP_DONE;
 	}
 	return true;
@@ -142,6 +141,10 @@ wait_for(Comm *c, int request)
 		if (q->at < q->n) sched_yield();
 	}
 	watch_label(NULL);
+	/* not before: until then the target is the program's, and its sums have one order */
+	for (int j = 0; j < q->n; j++)
+		if (q->op[j].kind == CO_exchange)
+			add_arrived(&c->exchanges[q->op[j].comm], &q->op[j]);
 	for (; i < c->nactive; i++)
 		if (c->active[i] != request) c->active[k++] = c->active[i];
 	c->nactive = k;
