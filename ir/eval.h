@@ -128,10 +128,10 @@ typedef struct Cell {
 
 /* A body in progress. */
 typedef struct Frame {
-	const Body *b;     /* NULL: none */
-	uint32_t inst;     /* ninsts: of no instance */
-	uint32_t mb, slot; /* slot: of its cotangents */
-	uint32_t op;       /* the next one */
+	const Body *b; /* NULL: none */
+	uint32_t inst; /* ninsts: of no instance */
+	uint32_t mb;
+	uint32_t op; /* the next one */
 	uint32_t
 	    flushed; /* results of ops below are where they belong, those above still private to their kernel */
 	Place *ports;        /* [b->nports] */
@@ -212,7 +212,7 @@ typedef struct Rank {
 	Place *inputs;           /* [slots * ninputs] */
 	Place *results;          /* [slots * nres] */
 	Place *saved;            /* [slots * nsave] */
-	bool *cot_made;          /* [slots * nres] */
+	bool *cot_made;          /* [microbatches * nres] */
 	uint32_t *
 	    came; /* [slots * ninsts] of a reshard: 1 + the microbatch whose result came before the inputs */
 	Place *cots;    /* [nres] */
@@ -268,7 +268,7 @@ bool eval_store(Eval *e, const Rank *r, const Place *p, const Tensor *t);
 /* Of several ranks that hold the same, one counts; a pending sum counts everywhere. */
 bool eval_counts(const Mesh *mesh, const uint32_t *coord, const Type *t);
 /* The place of a result's cotangent, made: 1 for the loss, else 0, unless a contribution has come. */
-bool eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t slot);
+bool eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t mb);
 
 /* NaN in `bytes` of the plan's bytes. */
 void eval_poison(const Eval *e, Rank *r, int64_t at, int64_t bytes);
@@ -282,7 +282,7 @@ bool eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bo
 /* Adds t to what is at p. */
 bool eval_add_to(Eval *e, Rank *r, const Place *p, const Tensor *t);
 /* A contribution to the cotangent of a result, or to the gradient of a parameter: stored or added. */
-bool eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t slot, const Place *to, const Tensor *t);
+bool eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t mb, const Place *to, const Tensor *t);
 bool eval_give_grad(Eval *e, Rank *r, uint32_t param, const Tensor *t);
 /* The collective a rank's body stands in front of, for all ranks of the group: all have come. */
 bool eval_collective(Eval *e, const uint32_t *group, uint32_t n);

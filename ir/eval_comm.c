@@ -167,7 +167,7 @@ bind_exchange(Eval *e, Rank *r, Request *q, const Prim *prim)
 	case CK_bwd:
 		q->from = r->cots[e->res0[q->i]];
 		q->owner = r->cots[e->res0[ref.i] + ref.result];
-		if (q->sends && !eval_cot(e, r, q->i, 0, q->mb % r->slots)) return false;
+		if (q->sends && !eval_cot(e, r, q->i, 0, q->mb)) return false;
 		if (!q->receives) break;
 		if (e->placed) shared = r->mem->cot[r->mem->cot_of[ref.i] + ref.result].shared;
 		q->to = shared ? cot_arrival(e, r, q, prim) : q->owner;
@@ -293,15 +293,14 @@ take(Eval *e, Rank *r, const Request *q)
 
 	if (!q->receives || !q->to.type || (q->comm != CK_bwd && q->comm != CK_return))
 		return true;
-	made = &r->cot_made[q->mb % r->slots * e->nres +
+	made = &r->cot_made[q->mb * e->nres +
 			    (q->comm == CK_bwd ? e->res0[ref.i] + ref.result : 0)];
 	if (q->comm == CK_bwd && !q->to.x && q->to.at == q->owner.at) return *made = true;
 	r->f.mb = 0;
 	eval_coords(r, q->to.mesh, 0, coord);
 	Tensor t = eval_tensor(e->m, q->to.mesh, coord, q->to.type);
 	ok = eval_load(e, r, &q->to, &t, r->op);
-	if (ok && q->comm == CK_bwd)
-		ok = eval_give_cot(e, r, ref, q->mb % r->slots, &q->owner, &t);
+	if (ok && q->comm == CK_bwd) ok = eval_give_cot(e, r, ref, q->mb, &q->owner, &t);
 	if (ok && q->comm == CK_return) /* who is not to receive it has zeros */
 		ok = eval_give_grad(e, r, e->m->params[q->i].borrows - 1, &t);
 	r->f.mb = keep;

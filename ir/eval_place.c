@@ -195,10 +195,10 @@ eval_store(Eval *e, const Rank *r, const Place *p, const Tensor *t)
 /* ---- ports ---- */
 
 bool
-eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t slot)
+eval_cot(Eval *e, Rank *r, uint32_t inst, uint16_t result, uint32_t mb)
 {
 	uint32_t k = e->res0[inst] + result, coord[MAX_MESH];
-	bool *made = &r->cot_made[slot * e->nres + k];
+	bool *made = &r->cot_made[mb * e->nres + k];
 	const Place *p = &r->cots[k];
 	Ref loss = e->m->nreports ? e->m->reports[0].ref : (Ref){0};
 
@@ -589,7 +589,7 @@ setup_rank(Eval *e, Rank *r, uint32_t id)
 	r->inputs = NEW_N(e->arena, Place, r->slots * m->ninputs);
 	r->results = NEW_N(e->arena, Place, r->slots * e->nres);
 	r->saved = NEW_N(e->arena, Place, r->slots * e->nsave);
-	r->cot_made = NEW_N(e->arena, bool, r->slots * e->nres);
+	r->cot_made = NEW_N(e->arena, bool, e->nmb * e->nres);
 	r->came = NEW_N(e->arena, uint32_t, r->slots * m->ninsts);
 	r->cots = NEW_N(e->arena, Place, e->nres);
 	r->carry = NEW_N(e->arena, Place, e->ncarry);
@@ -715,7 +715,7 @@ eval_reset(Eval *e)
 		r->f = (Frame){0};
 		memset(r->report, 0, m->nreports * sizeof *r->report);
 		memset(r->grad_made, 0, m->nparams * sizeof *r->grad_made);
-		memset(r->cot_made, 0, r->slots * e->nres * sizeof *r->cot_made);
+		memset(r->cot_made, 0, e->nmb * e->nres * sizeof *r->cot_made);
 		memset(r->came, 0, r->slots * m->ninsts * sizeof *r->came);
 		for (uint32_t k = 0; k < m->nparams; k++) {
 			zero_place(e, r, &r->grad[k]);

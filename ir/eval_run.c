@@ -131,7 +131,7 @@ bind_in(Eval *e, Rank *r, uint32_t port)
 	Cell *cell = &f->cells[p->v.i];
 	const Place *from = &f->ports[port];
 
-	if (p->kind == PORT_cot && !f->global && !eval_cot(e, r, f->inst, p->slot, f->slot))
+	if (p->kind == PORT_cot && !f->global && !eval_cot(e, r, f->inst, p->slot, f->mb))
 		return false;
 	if (from->ranged) cell->t.lo = from->lo, cell->t.hi = from->hi;
 	if (e->placed && from->type && !from->x) return cell->at = from->at, true;
@@ -169,7 +169,7 @@ eval_begin(Eval *e, Rank *r, const Body *b, uint32_t inst, Place *ports, bool gl
 	const Mesh *mesh = ir_mesh(m, b);
 
 	f->b = b, f->inst = inst, f->ports = ports, f->global = global;
-	f->mb = r->mb, f->slot = r->slots ? r->mb % r->slots : 0;
+	f->mb = r->mb;
 	f->op = f->flushed = 0;
 	if (inst < m->ninsts) {
 		f->rates = m->insts[inst].rates,
@@ -246,13 +246,13 @@ norm_counts(const Eval *e, const Rank *r, const Port *p)
 
 /* The loss's own 1 comes first; then what comes first is stored. */
 bool
-eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t slot, const Place *to, const Tensor *t)
+eval_give_cot(Eval *e, Rank *r, Ref ref, uint32_t mb, const Place *to, const Tensor *t)
 {
-	bool *made = &r->cot_made[slot * e->nres + e->res0[ref.i] + ref.result];
+	bool *made = &r->cot_made[mb * e->nres + e->res0[ref.i] + ref.result];
 	Ref loss = e->m->reports[0].ref;
 
 	if (!*made && loss.kind == REF_result && loss.i == ref.i && loss.result == ref.result &&
-	    !eval_cot(e, r, ref.i, ref.result, slot))
+	    !eval_cot(e, r, ref.i, ref.result, mb))
 		return false;
 	if (*made) return eval_add_to(e, r, to, t);
 	*made = true;
@@ -293,10 +293,10 @@ deliver(Eval *e, Rank *r, uint32_t port)
 		if (ref.kind != REF_result || !to->type) return true;
 		if (e->placed && !to->x && cell->at == to->at &&
 		    !cell->t.x) { /* made in place */
-			r->cot_made[f->slot * e->nres + e->res0[ref.i] + ref.result] = true;
+			r->cot_made[f->mb * e->nres + e->res0[ref.i] + ref.result] = true;
 			return true;
 		}
-		return eval_give_cot(e, r, ref, f->slot, to, &t);
+		return eval_give_cot(e, r, ref, f->mb, to, &t);
 	}
 	case PORT_dw: return eval_give_grad(e, r, e->m->insts[f->inst].params[p->slot], &t);
 	case PORT_norm:
@@ -426,7 +426,6 @@ fetch_inputs(Eval *e, Rank *r)
 
 	r->f.mb = r->mb;
 	if (e->placed) clear_slot(e, r, slot);
-	memset(&r->cot_made[r->mb % r->slots * e->nres], 0, e->nres * sizeof(bool));
 	for (uint32_t i = 0; i < m->ninputs; i++) {
 		const Place *p = &r->inputs[slot * m->ninputs + i];
 		uint32_t base = m->inputs[i].of ? m->inputs[i].of - 1 : i;
@@ -515,6 +514,7 @@ step_action(Eval *e, Rank *r)
 
 	r->pc++;
 	r->mb = r->turn + a->mb;
+	if (r->mb >= e->nmb) return bad_action(e, r, "no such microbatch");
 	r->slot = (r->mb + (edit ? (uint32_t)edit->slot : 0)) % r->slots;
 	switch (a->kind) {
 	case ACT_mb:
