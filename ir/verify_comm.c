@@ -18,6 +18,7 @@
 typedef struct Label {
 	int what; /* CommKind; 100 + body kind for a collective in a body; 200: the norm */
 	uint32_t i, mb, op;
+	uint64_t piece; /* of an exchange between ranks: which positions */
 	int64_t bytes;
 	PrimKind prim;
 	uint32_t proc, step;
@@ -131,7 +132,7 @@ agree(Game *g, const Proc *p, const Label *a, const Label *b, bool group)
 	const Proc *q = &g->proc[a->proc];
 
 	if (a->what == b->what && a->i == b->i && a->mb == b->mb && a->op == b->op &&
-	    a->prim == b->prim && a->bytes == b->bytes)
+	    a->prim == b->prim && a->piece == b->piece && a->bytes == b->bytes)
 		return true;
 	if (a->bytes != b->bytes && a->what == b->what && a->i == b->i && a->mb == b->mb &&
 	    a->op == b->op)
@@ -247,6 +248,8 @@ post_exchange(Game *g, Proc *p, Request *q, const Prim *prim, const Step *s, Lab
 		for (uint32_t i = 0; i < n; i++) {
 			if (x[i].from == x[i].to) continue;
 			l.bytes = (x[i].count + s->resize) * dtype_bytes(prim->dt);
+			l.piece = hash_bytes(x[i].lo, sizeof(x[i].lo), 0) ^
+				  hash_bytes(x[i].hi, sizeof(x[i].hi), 1);
 			if (sending)
 				x[i].to = moved(g, x[i].to, s->peer);
 			else

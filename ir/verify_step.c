@@ -16,7 +16,7 @@ static bool
 same_content(const Content *a, const Content *b)
 {
 	return a->what == b->what && a->i == b->i && a->k == b->k && a->mb == b->mb &&
-	       a->sum == b->sum;
+	       a->sum == b->sum && a->at == b->at;
 }
 
 /* The extent that holds byte `at`. */
@@ -201,6 +201,7 @@ slot_base(const Game *g, const Proc *p, const Step *s)
 static Place
 at(int64_t lo, int64_t bytes, Content c)
 {
+	if (c.what != HOLDS_nothing) c.at = lo;
 	return (Place){lo, lo + bytes, c};
 }
 
@@ -222,11 +223,11 @@ arg_place(const Game *g, const Proc *p, const Step *s, Ref ref, int64_t bytes)
 	ref = flow_origin(f, ref);
 	if (ref.kind == REF_input)
 		return at(slot_base(g, p, s) + p->x->input_at[ref.i], bytes,
-			  (Content){HOLDS_input, ref.i, 0, s->a.mb, 0});
+			  (Content){HOLDS_input, ref.i, 0, s->a.mb, 0, 0});
 	if (ref.kind != REF_result) return (Place){0};
 	t = &f->type[f->m->insts[ref.i].type];
 	return at(slot_base(g, p, s) + p->x->slot_at[ref.i] + t->out_at[ref.result], bytes,
-		  (Content){HOLDS_frame, ref.i, t->out_val[ref.result], s->a.mb, 0});
+		  (Content){HOLDS_frame, ref.i, t->out_val[ref.result], s->a.mb, 0, 0});
 }
 
 static int64_t
@@ -238,15 +239,22 @@ cot_at(const Proc *p, const Flow *f, uint32_t inst, uint32_t result)
 	return c->at < 0 ? -1 : p->x->cots + c->at + (inst % 2 ? c->alt : 0);
 }
 
+/* Which microbatch a cotangent is taken to be of. */
+static uint32_t
+cot_turn(const Game *g, const Proc *p, const Step *s)
+{
+	return s->a.mb + (g->f.m->plan.stages[p->stage].slots > 1 ? (uint32_t)s->slot : 0);
+}
+
 static Place
 cot_place(const Game *g, const Proc *p, const Step *s, uint32_t inst, uint32_t result,
 	  int64_t bytes)
 {
 	const Flow *f = &g->f;
 
-	return at(
-	    cot_at(p, f, inst, result), bytes,
-	    (Content){HOLDS_cot, inst, result, s->a.mb, f->cot_sum[f->res0[inst] + result]});
+	return at(cot_at(p, f, inst, result), bytes,
+		  (Content){HOLDS_cot, inst, result, cot_turn(g, p, s),
+			    f->cot_sum[f->res0[inst] + result], 0});
 }
 
 static Place
@@ -259,7 +267,7 @@ carry_place(const Game *g, const Proc *p, const Step *s, uint32_t slot, int64_t 
 		lo = frame + t->saved_at[-1 - lo];
 	else
 		lo += p->x->carry < 0 ? frame : p->x->carry;
-	return at(lo, bytes, (Content){HOLDS_carry, s->a.inst, slot, s->a.mb, 0});
+	return at(lo, bytes, (Content){HOLDS_carry, s->a.inst, slot, s->a.mb, 0, 0});
 }
 
 /* Where a parameter is in its owner's flat; NULL: in none. */
@@ -312,6 +320,7 @@ state_place(const Game *g, const Proc *p, uint32_t param, Section s, bool range,
 	    p->x->sec[s] + p->x->flat_at[s][q->owner] - (ir_flat_split(flat->zero, s) ? lo : 0);
 	x.lo += in;
 	x.hi += in;
+	x.c.at += in;
 	return x;
 }
 
@@ -327,7 +336,7 @@ version(const Game *g, const Proc *p, uint32_t param)
 static Content
 value_of(const Game *g, What what, uint32_t param, uint32_t after)
 {
-	return (Content){what, g->f.owner[param], after, 0, 0};
+	return (Content){what, g->f.owner[param], after, 0, 0, 0};
 }
 
 /* ZeRO 3: a parameter in its gather buffer; ZeRO 2, 3: its gradient before it is summed. */
@@ -366,7 +375,7 @@ grad_done(const Game *g, uint32_t param)
 {
 	int64_t in;
 	const Flat *flat = flat_of(&g->f, param, &in);
-	Content c = {flat ? HOLDS_reduced : HOLDS_grad, param, 0, 0, 0};
+	Content c = {flat ? HOLDS_reduced : HOLDS_grad, param, 0, 0, 0, 0};
 	uint32_t last = g->f.m->plan.microbatches;
 
 	if (!flat || flat->zero < 2) {
@@ -397,12 +406,12 @@ in_place(const Game *g, const Proc *p, const Step *s, uint32_t port)
 	case PORT_arg: return arg_place(g, p, s, n->args[q->slot], bytes);
 	case PORT_const:
 		return at(p->x->consts + p->x->const_at[q->slot], bytes,
-			  (Content){HOLDS_const, q->slot, 0, 0, 0});
+			  (Content){HOLDS_const, q->slot, 0, 0, 0, 0});
 	case PORT_saved:
 		if (t->saved_at[q->slot] < 0) break;
-		return at(slot_base(g, p, s) + p->x->slot_at[s->a.inst] + t->saved_at[q->slot],
-			  bytes,
-			  (Content){HOLDS_frame, s->a.inst, t->saved_val[q->slot], s->a.mb, 0});
+		return at(
+		    slot_base(g, p, s) + p->x->slot_at[s->a.inst] + t->saved_at[q->slot], bytes,
+		    (Content){HOLDS_frame, s->a.inst, t->saved_val[q->slot], s->a.mb, 0, 0});
 	case PORT_cot: return cot_place(g, p, s, s->a.inst, q->slot, bytes);
 	case PORT_carry: return carry_place(g, p, s, q->slot, bytes);
 	case PORT_weight:
@@ -497,12 +506,12 @@ write_dw(Game *g, Proc *p, const Step *s, const Body *b, uint32_t port)
 {
 	uint32_t slot = b->ports[port].slot, param = g->f.m->insts[s->a.inst].params[slot];
 	uint64_t sum = flow_hash(CONTRIB_dw, s->a.inst, slot, s->a.mb);
-	Content c = {HOLDS_grad, param, 0, 0, 0};
+	Content c = {HOLDS_grad, param, 0, 0, 0, 0};
 	bool part = zero_of(g, param) >= 2;
 	Place x;
 
 	if (part) {
-		c = (Content){HOLDS_part, param, 0, s->a.mb, 0};
+		c = (Content){HOLDS_part, param, 0, s->a.mb, 0, 0};
 		x = buffer_place(p, g, param, true, c);
 	} else {
 		x = state_place(g, p, param, SEC_grad, false, c);
@@ -525,12 +534,12 @@ write_port(Game *g, Proc *p, const Step *s, const Body *b, uint32_t port)
 	case PORT_out:
 		if (t->out_at[q->slot] < 0) return true;
 		x = at(frame + t->out_at[q->slot], bytes,
-		       (Content){HOLDS_frame, s->a.inst, t->out_val[q->slot], s->a.mb, 0});
+		       (Content){HOLDS_frame, s->a.inst, t->out_val[q->slot], s->a.mb, 0, 0});
 		break;
 	case PORT_save:
 		if (t->saved_at[q->slot] < 0) return true;
 		x = at(frame + t->saved_at[q->slot], bytes,
-		       (Content){HOLDS_frame, s->a.inst, t->saved_val[q->slot], s->a.mb, 0});
+		       (Content){HOLDS_frame, s->a.inst, t->saved_val[q->slot], s->a.mb, 0, 0});
 		break;
 	case PORT_carry_out: x = carry_place(g, p, s, q->slot, bytes); break;
 	case PORT_dx: return write_dx(g, p, s, b, port, bytes);
@@ -608,6 +617,24 @@ proc_body(Game *g, Proc *p, const Step *s)
 
 /* ---- inputs, norm ---- */
 
+/* A slot begins another microbatch: all that is left of the one before is gone, what has come for this one stays. */
+static void
+spoil_slot(Game *g, Proc *p, const Step *s)
+{
+	int64_t lo = slot_base(g, p, s), hi = lo + p->x->slot_bytes;
+
+	while (lo < hi && g->ok) {
+		const Extent *e = &p->shadow.e[find(&p->shadow, lo)];
+		int64_t end = e->hi < hi ? e->hi : hi;
+		bool comes = e->c.what == HOLDS_flight ||
+			     (e->c.what == HOLDS_frame && e->c.mb == s->a.mb);
+
+		if (!comes && e->c.what != HOLDS_nothing)
+			leave(g, p, lo, end, (Content){.what = HOLDS_nothing});
+		lo = end;
+	}
+}
+
 bool
 proc_input(Game *g, Proc *p, const Step *s)
 {
@@ -617,12 +644,12 @@ proc_input(Game *g, Proc *p, const Step *s)
 		return game_wrong(g, p, "of microbatch %" PRIu32 " after %" PRIu32 " of them",
 				  s->a.mb, p->inputs);
 	p->inputs++;
+	spoil_slot(g, p, s);
 	for (uint32_t i = 0; i < m->ninputs && g->ok; i++) {
-		int64_t lo = slot_base(g, p, s) + p->x->input_at[i];
+		Place x = at(slot_base(g, p, s) + p->x->input_at[i], g->f.input_bytes[i],
+			     (Content){HOLDS_input, i, 0, s->a.mb, 0, 0});
 
-		if (p->x->input_at[i] >= 0)
-			leave(g, p, lo, lo + g->f.input_bytes[i],
-			      (Content){HOLDS_input, i, 0, s->a.mb, 0});
+		if (p->x->input_at[i] >= 0) leave(g, p, x.lo, x.hi, x.c);
 	}
 	return g->ok;
 }
@@ -651,7 +678,7 @@ proc_norm(Game *g, Proc *p)
 static bool
 hold(Game *g, Proc *p, Request *q, Place x, Content then)
 {
-	Content flight = {HOLDS_flight, q->id, 0, 0, 0};
+	Content flight = {HOLDS_flight, q->id, 0, 0, 0, 0};
 
 	if (x.hi <= x.lo) return true;
 	if (x.c.what != HOLDS_nothing && !holds(g, p, x.lo, x.hi, &x.c, "sends")) return false;
@@ -701,8 +728,9 @@ start_fwd(Game *g, Proc *p, const Step *s, Request *q, const Prim *prim)
 	x = at(slot_base(g, p, s) + p->x->slot_at[s->a.inst] + t->out_at[0],
 	       port_bytes(g, s->a.inst, BK_F, PORT_out), stays);
 	p->done[BK_F][s->a.inst]++;
-	return hold(g, p, q, into(x, s->shift),
-		    (Content){HOLDS_frame, s->a.inst, t->out_val[0], s->a.mb, 0});
+	return hold(
+	    g, p, q, into(x, s->shift),
+	    (Content){HOLDS_frame, s->a.inst, t->out_val[0], s->a.mb, 0, x.lo + s->shift});
 }
 
 static bool
@@ -723,8 +751,10 @@ start_bwd(Game *g, Proc *p, const Step *s, Request *q, const Prim *prim)
 	then = x.c;
 	then.sum = sum;
 	if (x.lo < 0) return game_wrong(g, p, "brings a cotangent that has no place");
-	if (!p->x->cot[p->x->cot_of[ref.i] + ref.result].shared)
+	if (!p->x->cot[p->x->cot_of[ref.i] + ref.result].shared) {
+		then.at += s->shift;
 		return hold(g, p, q, into(x, s->shift), then);
+	}
 	if (p->x->back_at[s->a.inst] < 0)
 		return game_wrong(g, p, "brings a part of a cotangent that has no place");
 	then.sum = sum;
@@ -768,10 +798,11 @@ start_param(Game *g, Proc *p, const Step *s, Request *q)
 	for (uint32_t i = 0; i < f->n; i++) {
 		Content c = value_of(g, HOLDS_param, f->param[i], version(g, p, f->param[i]));
 
+		c.at = lo + s->shift + f->at[i];
 		PUSH(g->f.v->tmp, q->held, q->nheld, q->cheld,
 		     ((Held){.lo = lo + s->shift + f->at[i],
 			     .hi = lo + s->shift + f->at[i] + f->size[i],
-			     .c = {HOLDS_spent, 0, 0, 0, 0},
+			     .c = {HOLDS_spent, 0, 0, 0, 0, 0},
 			     .then = c}));
 	}
 	return true;
@@ -784,7 +815,8 @@ start_grad_once(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 	int64_t lo = p->x->sec[SEC_grad] + p->x->flat_at[SEC_grad][s->a.inst];
 
 	for (uint32_t i = 0; i < f->n; i++) {
-		Content c = {HOLDS_grad, f->param[i], 0, 0, flow_grad_sum(&g->f, f->param[i])};
+		Content c = {HOLDS_grad, f->param[i], 0, 0, flow_grad_sum(&g->f, f->param[i]),
+			     0};
 		Place x = state_place(g, p, f->param[i], SEC_grad, false, c);
 
 		if (!holds(g, p, x.lo, x.hi, &x.c, "sums")) return false;
@@ -795,8 +827,12 @@ start_grad_once(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 		Place x = state_place(g, p, f->param[i], SEC_grad, f->zero > 0, c);
 
 		if (x.hi <= x.lo) continue;
+		x.lo += s->shift;
+		x.hi += s->shift;
+		x.c.at += s->shift;
 		PUSH(g->f.v->tmp, q->held, q->nheld, q->cheld,
-		     ((Held){.lo = x.lo, .hi = x.hi, .c = spent, .then = c}));
+		     ((Held){
+			 .lo = x.lo, .hi = x.hi, .c = s->shift ? stays : spent, .then = x.c}));
 	}
 	return true;
 }
@@ -809,7 +845,7 @@ start_grad_each(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 
 	for (uint32_t i = 0; i < f->n; i++) {
 		uint32_t w = f->param[i];
-		Content c = {HOLDS_part, w, 0, s->a.mb, flow_part_sum(&g->f, w, s->a.mb)};
+		Content c = {HOLDS_part, w, 0, s->a.mb, flow_part_sum(&g->f, w, s->a.mb), 0};
 		Place x;
 
 		if (s->a.mb + 1 == g->f.m->plan.microbatches) c.sum += flow_returns(&g->f, w);
@@ -820,14 +856,16 @@ start_grad_each(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 	if (!hold_flat(g, p, q, lo, f->bytes)) return false;
 	for (uint32_t i = 0; i < f->n; i++) {
 		uint32_t w = f->param[i];
-		Content c = {HOLDS_reduced, w, 0, 0, 0};
+		Content c = {HOLDS_reduced, w, 0, 0, 0, 0};
 		Place x = state_place(g, p, w, SEC_grad, true, c);
 
 		if (x.hi <= x.lo) continue;
+		x.lo += s->shift;
+		x.hi += s->shift;
 		c = p->shadow.e[find(&p->shadow, x.lo)].c;
-		if (c.what != HOLDS_reduced || c.i != w)
-			c = (Content){HOLDS_reduced, w, 0, 0, 0};
-		x.c = c;
+		x.c.sum = c.sum;
+		if (!same_content(&x.c, &c)) x.c.sum = 0;
+		c = x.c;
 		c.sum +=
 		    flow_hash(CONTRIB_reduced, flow_part_sum(&g->f, w, s->a.mb), s->a.mb, 0);
 		if (!hold(g, p, q, x, c)) return false;
@@ -858,8 +896,13 @@ start_lend(Game *g, Proc *p, const Step *s, Request *q, const Prim *prim)
 		if (!hold(g, p, q, x, stays)) return false;
 	}
 	if (p->stage != prim->to.stage) return true;
-	return hold(g, p, q, into(state_place(g, p, s->a.inst, SEC_param, false, c), s->shift),
-		    c);
+	{
+		Place x = state_place(g, p, s->a.inst, SEC_param, false, c);
+
+		c = x.c;
+		c.at += s->shift;
+		return hold(g, p, q, into(x, s->shift), c);
+	}
 }
 
 static bool
@@ -868,20 +911,24 @@ start_return(Game *g, Proc *p, const Step *s, Request *q, const Prim *prim)
 	uint32_t owner = g->f.owner[s->a.inst];
 
 	if (p->stage == prim->from.stage) {
-		Content c = {HOLDS_grad, s->a.inst, 0, 0, flow_grad_sum(&g->f, s->a.inst)};
+		Content c = {HOLDS_grad, s->a.inst, 0, 0, flow_grad_sum(&g->f, s->a.inst), 0};
 		Place x = state_place(g, p, s->a.inst, SEC_grad, false, c);
 
 		if (!hold(g, p, q, x, spent)) return false;
 	}
 	if (p->stage == prim->to.stage) {
 		bool part = zero_of(g, owner) >= 2;
-		Content c = {part ? HOLDS_part : HOLDS_grad, owner, 0, part ? s->a.mb : 0,
-			     flow_hash(CONTRIB_return, s->a.inst, 0, 0)};
+		Content c = {part ? HOLDS_part : HOLDS_grad,
+			     owner,
+			     0,
+			     part ? s->a.mb : 0,
+			     flow_hash(CONTRIB_return, s->a.inst, 0, 0),
+			     0};
 		Place to = part ? buffer_place(p, g, owner, true, c)
 				: state_place(g, p, owner, SEC_grad, false, c);
 		Place x = at(p->x->scratch, to.hi - to.lo, stays);
 
-		if (!hold(g, p, q, into(x, s->shift), c)) return false;
+		if (!hold(g, p, q, into(x, s->shift), to.c)) return false;
 		q->held[q->nheld - 1].add = true;
 		q->held[q->nheld - 1].to_lo = to.lo;
 	}
@@ -914,7 +961,8 @@ proc_finish(Game *g, Proc *p, Request *q)
 	for (uint32_t i = 0; i < q->nheld && g->ok; i++) {
 		const Held *h = &q->held[i];
 
-		if (!holds(g, p, h->lo, h->hi, &h->c,
+		if (h->c.what != HOLDS_nothing &&
+		    !holds(g, p, h->lo, h->hi, &h->c,
 			   h->c.what == HOLDS_flight ? "was to find" : "sent"))
 			return false;
 		if (h->then.what == HOLDS_nothing) continue;
@@ -947,7 +995,7 @@ begin_params(Game *g, Proc *p)
 		if (!here(g, p, q->owner)) continue;
 		for (int s = 0; s < SEC_COUNT; s++) {
 			Content c = s == SEC_grad ? (Content){each ? HOLDS_reduced : HOLDS_grad,
-							      i, 0, 0, 0}
+							      i, 0, 0, 0, 0}
 						  : value_of(g, what[s], i, 0);
 			Place x;
 
@@ -977,11 +1025,11 @@ proc_begin(Game *g, Proc *p)
 	p->in = arena_alloc(g->f.v->tmp, sizeof(*p->in) * ((size_t)most + 1));
 	begin_params(g, p);
 	for (uint32_t i = 0; i < m->nconsts && g->ok; i++) {
-		int64_t lo = p->x->consts + p->x->const_at[i];
+		Place x =
+		    at(p->x->consts + p->x->const_at[i], type_bytes(m, NULL, &m->consts[i]),
+		       (Content){HOLDS_const, i, 0, 0, 0, 0});
 
-		if (p->x->const_at[i] >= 0)
-			leave(g, p, lo, lo + type_bytes(m, NULL, &m->consts[i]),
-			      (Content){HOLDS_const, i, 0, 0, 0});
+		if (p->x->const_at[i] >= 0) leave(g, p, x.lo, x.hi, x.c);
 	}
 }
 

@@ -249,6 +249,29 @@ spelled_out(const Test *t)
 }
 
 static void
+show_step(const Module *m, const Step *s, uint32_t i)
+{
+	const Action *a = &s->a;
+	const char *name = a->kind == ACT_input || a->kind == ACT_norm ? ""
+			   : a->kind != ACT_body && a->comm >= CK_lend
+			       ? name_str(m->names, m->params[a->inst].name)
+			       : name_str(m->names, m->insts[a->inst].name);
+	const char *what = a->kind == ACT_body    ? body_str[a->bk]
+			   : a->kind == ACT_start ? "start"
+			   : a->kind == ACT_wait  ? "wait"
+			   : a->kind == ACT_norm  ? "norm"
+						  : "input";
+
+	printf("  %3u %s %s %s mb %u", i, what,
+	       a->kind == ACT_start || a->kind == ACT_wait ? comm_str[a->comm] : "", name,
+	       a->mb);
+	if (s->peer || s->resize || s->slot || s->shift)
+		printf("  (peer %d, %d elements, slot %d, shift %lld)", s->peer, s->resize,
+		       s->slot, (long long)s->shift);
+	putchar('\n');
+}
+
+static void
 mutant(Test *t, uint32_t plan, const char *text, Counts *n)
 {
 	Steps *all = spelled_out(t);
@@ -267,6 +290,8 @@ mutant(Test *t, uint32_t plan, const char *text, Counts *n)
 	n->missed++;
 	printf("mutants: plan %u: '%s' at step %u of rank %u does harm and is not refused\n%s",
 	       plan, what, at, rank, text);
+	for (uint32_t i = at < 2 ? 0 : at - 2; i < at + 9 && i < all[rank].n; i++)
+		show_step(t->m, &all[rank].s[i], i);
 }
 
 static void
