@@ -97,7 +97,7 @@ Ref flow_origin(const Flow *f, Ref r); /* of an argument handed on */
 
 typedef struct Held {
 	int64_t lo, hi;
-	Content c;    /* must be there until the wait; HOLDS_nothing: whatever */
+	Content c;    /* must be there until the wait */
 	Content then; /* HOLDS_nothing: it stays; else what is there after the wait */
 	bool add;     /* `then` is added to what is in to_lo */
 	int64_t to_lo;

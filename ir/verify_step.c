@@ -621,17 +621,44 @@ proc_body(Game *g, Proc *p, const Step *s)
 static void
 spoil_slot(Game *g, Proc *p, const Step *s)
 {
+	const Module *m = g->f.m;
 	int64_t lo = slot_base(g, p, s), hi = lo + p->x->slot_bytes;
 
 	while (lo < hi && g->ok) {
 		const Extent *e = &p->shadow.e[find(&p->shadow, lo)];
 		int64_t end = e->hi < hi ? e->hi : hi;
 		bool comes = e->c.what == HOLDS_flight ||
-			     (e->c.what == HOLDS_frame && e->c.mb == s->a.mb);
+			     (e->c.what == HOLDS_frame && e->c.mb == s->a.mb &&
+			      m->types[m->insts[e->c.i].type].reshard);
 
 		if (!comes && e->c.what != HOLDS_nothing)
 			leave(g, p, lo, end, (Content){.what = HOLDS_nothing});
 		lo = end;
+	}
+}
+
+static bool
+is_held(const Proc *p, const Extent *e)
+{
+	for (uint32_t i = 0; i < p->nopen; i++)
+		for (uint32_t k = 0; k < p->open[i].nheld; k++)
+			if (p->open[i].held[k].lo <= e->lo && e->hi <= p->open[i].held[k].hi)
+				return true;
+	return false;
+}
+
+/* ... its cotangents too, but for those that are being sent. */
+static void
+spoil_cots(Game *g, Proc *p, const Step *s)
+{
+	uint32_t slots = g->f.m->plan.stages[p->stage].slots, n = slots ? slots : 1;
+
+	for (uint32_t i = 0; i < p->shadow.n; i++) {
+		Extent *e = &p->shadow.e[i];
+
+		if (e->c.what == HOLDS_cot && e->c.mb != s->a.mb &&
+		    e->c.mb % n == s->a.mb % n && !is_held(p, e))
+			e->c = (Content){.what = HOLDS_nothing};
 	}
 }
 
@@ -645,6 +672,7 @@ proc_input(Game *g, Proc *p, const Step *s)
 				  s->a.mb, p->inputs);
 	p->inputs++;
 	spoil_slot(g, p, s);
+	spoil_cots(g, p, s);
 	for (uint32_t i = 0; i < m->ninputs && g->ok; i++) {
 		Place x = at(slot_base(g, p, s) + p->x->input_at[i], g->f.input_bytes[i],
 			     (Content){HOLDS_input, i, 0, s->a.mb, 0, 0});
@@ -659,7 +687,16 @@ proc_norm(Game *g, Proc *p)
 {
 	const Module *m = g->f.m;
 
+	const Stage *s = &m->plan.stages[p->stage];
+
 	if (p->norms++) return game_wrong(g, p, "comes a second time");
+	for (uint32_t n = s->first; n < s->first + s->count; n++)
+		for (int k = BK_F; k <= BK_W; k++)
+			if (p->done[k][n] && p->done[k][n] != m->plan.microbatches)
+				return game_wrong(
+				    g, p, "comes before %s of %s (microbatch %" PRIu32 ")",
+				    body_str[k], name_str(m->names, m->insts[n].name),
+				    p->done[k][n]);
 	for (uint32_t i = 0; i < m->nparams; i++) {
 		const Param *q = &m->params[i];
 
@@ -784,6 +821,7 @@ start_param(Game *g, Proc *p, const Step *s, Request *q)
 	int64_t lo;
 
 	if (!f || !here(g, p, s->a.inst)) return game_wrong(g, p, "there is no flat to gather");
+	if (s->shift) return game_wrong(g, p, "gathers %" PRId64 " bytes off", s->shift);
 	for (uint32_t i = 0; i < f->n; i++) {
 		Content c = value_of(g, HOLDS_param, f->param[i], version(g, p, f->param[i]));
 		Place x = state_place(g, p, f->param[i], SEC_param, true, c);
@@ -794,14 +832,14 @@ start_param(Game *g, Proc *p, const Step *s, Request *q)
 	}
 	lo = f->zero == 3 ? p->x->gather + parity * p->x->gather_bytes
 			  : p->x->sec[SEC_param] + p->x->flat_at[SEC_param][s->a.inst];
-	if (!hold_flat(g, p, q, lo + s->shift, f->bytes)) return false;
+	if (!hold_flat(g, p, q, lo, f->bytes)) return false;
 	for (uint32_t i = 0; i < f->n; i++) {
 		Content c = value_of(g, HOLDS_param, f->param[i], version(g, p, f->param[i]));
 
-		c.at = lo + s->shift + f->at[i];
+		c.at = lo + f->at[i];
 		PUSH(g->f.v->tmp, q->held, q->nheld, q->cheld,
-		     ((Held){.lo = lo + s->shift + f->at[i],
-			     .hi = lo + s->shift + f->at[i] + f->size[i],
+		     ((Held){.lo = lo + f->at[i],
+			     .hi = lo + f->at[i] + f->size[i],
 			     .c = {HOLDS_spent, 0, 0, 0, 0, 0},
 			     .then = c}));
 	}
@@ -827,12 +865,8 @@ start_grad_once(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 		Place x = state_place(g, p, f->param[i], SEC_grad, f->zero > 0, c);
 
 		if (x.hi <= x.lo) continue;
-		x.lo += s->shift;
-		x.hi += s->shift;
-		x.c.at += s->shift;
 		PUSH(g->f.v->tmp, q->held, q->nheld, q->cheld,
-		     ((Held){
-			 .lo = x.lo, .hi = x.hi, .c = s->shift ? stays : spent, .then = x.c}));
+		     ((Held){.lo = x.lo, .hi = x.hi, .c = spent, .then = x.c}));
 	}
 	return true;
 }
@@ -860,8 +894,6 @@ start_grad_each(Game *g, Proc *p, const Step *s, Request *q, const Flat *f)
 		Place x = state_place(g, p, w, SEC_grad, true, c);
 
 		if (x.hi <= x.lo) continue;
-		x.lo += s->shift;
-		x.hi += s->shift;
 		c = p->shadow.e[find(&p->shadow, x.lo)].c;
 		x.c.sum = c.sum;
 		if (!same_content(&x.c, &c)) x.c.sum = 0;
@@ -879,6 +911,7 @@ start_grad(Game *g, Proc *p, const Step *s, Request *q)
 	const Flat *f = g->f.flat[s->a.inst];
 
 	if (!f || !here(g, p, s->a.inst)) return game_wrong(g, p, "there is no flat to sum");
+	if (s->shift) return game_wrong(g, p, "sums %" PRId64 " bytes off", s->shift);
 	return f->zero >= 2 ? start_grad_each(g, p, s, q, f) : start_grad_once(g, p, s, q, f);
 }
 
@@ -961,8 +994,7 @@ proc_finish(Game *g, Proc *p, Request *q)
 	for (uint32_t i = 0; i < q->nheld && g->ok; i++) {
 		const Held *h = &q->held[i];
 
-		if (h->c.what != HOLDS_nothing &&
-		    !holds(g, p, h->lo, h->hi, &h->c,
+		if (!holds(g, p, h->lo, h->hi, &h->c,
 			   h->c.what == HOLDS_flight ? "was to find" : "sent"))
 			return false;
 		if (h->then.what == HOLDS_nothing) continue;
@@ -994,9 +1026,10 @@ begin_params(Game *g, Proc *p)
 
 		if (!here(g, p, q->owner)) continue;
 		for (int s = 0; s < SEC_COUNT; s++) {
-			Content c = s == SEC_grad ? (Content){each ? HOLDS_reduced : HOLDS_grad,
-							      i, 0, 0, 0, 0}
-						  : value_of(g, what[s], i, 0);
+			Content c =
+			    s == SEC_grad
+				? (Content){each ? HOLDS_reduced : HOLDS_grad, i, 0, 0, 0, 0}
+				: value_of(g, what[s], i, 0);
 			Place x;
 
 			if (p->x->sec[s] < 0 || (s >= SEC_m && (q->borrows || !q->trained)) ||
