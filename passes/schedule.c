@@ -11,7 +11,8 @@
  * one turn. Communication starts as early and is waited for as late as its buffers allow:
  *
  *   value received     posted at the head of F (of the F before, if a slot is to spare), waited for where its reshard stands
- *   value sent         posted as it is made, waited for at the end of B of its microbatch, when its slot is free
+ *   value sent         posted as it is made, waited for at the end of B of its microbatch, when its slot is free (forward
+ *                      only: before the slot is used again)
  *   cotangent received posted at the head of the turn, waited for in front of the B that reads it
  *   cotangent sent     posted after the last B that adds to it, waited for before the first that adds to it in the next turn
  *   parameters gathered (ZeRO 3)      one layer ahead; those of the last layers of F serve the first of B
@@ -331,13 +332,12 @@ post_values(Sched *s, uint32_t mb)
 			put_start(s, CK_fwd, s->made.v[i].id, mb);
 }
 
-/* Until values of a microbatch have left for other stages; of one producer, or all. */
+/* Until values of a microbatch have left for other stages. */
 static void
-wait_sent(Sched *s, const uint32_t *producer, uint32_t mb)
+wait_sent(Sched *s, uint32_t mb)
 {
 	for (uint32_t i = 0; i < s->made.n; i++)
-		if (s->made.v[i].from == s->k && s->made.v[i].to != s->k &&
-		    (!producer || s->made.v[i].producer == *producer))
+		if (s->made.v[i].from == s->k && s->made.v[i].to != s->k)
 			put_wait(s, CK_fwd, s->made.v[i].id, mb);
 }
 
@@ -352,12 +352,12 @@ put_forward(Sched *s, const Part *p)
 {
 	uint32_t mbs = s->m->plan.microbatches, slots = s->stage->slots;
 	Gather g = find_gathers(s, false);
+	if (p->full) wait_sent(s, p->mb - slots);
 	put(s, (Action){.kind = ACT_input, .mb = p->mb});
 	if (p->first || !s->ahead) post_values(s, p->mb);
 	if (s->ahead && !p->last) post_values(s, p->mb + 1);
 	gather_ahead(s, &g, 0, p->mb);
 	for (uint32_t i = s->stage->first; i < s->stage->first + s->stage->count; i++) {
-		if (p->full) wait_sent(s, &i, p->mb - slots);
 		gather_begin(s, &g, i, p->mb);
 		if (is_reshard(s->m, i))
 			put_wait(s, CK_fwd, i, p->mb);
@@ -368,7 +368,7 @@ put_forward(Sched *s, const Part *p)
 	}
 	if (s->m->plan.forward_only && p->last)
 		for (uint32_t i = mbs > slots ? mbs - slots : 0; i < mbs; i++)
-			wait_sent(s, NULL, i);
+			wait_sent(s, i);
 	flush(s, false);
 }
 
@@ -477,7 +477,7 @@ put_backward(Sched *s, const Part *p)
 		gather_ahead(s, &g, 0, p->mb);
 		if (s->busy[i % 2] == i + 1) order = i % 2;
 	}
-	wait_sent(s, NULL, p->mb);
+	wait_sent(s, p->mb);
 	if (p->last) wait_returned(s, NULL, p->mb);
 	wait_busy(s, !order, p->mb);
 	wait_busy(s, order, p->mb);
