@@ -79,9 +79,9 @@ fill_ctx(Ctx *c, const Options *o)
 	if (o->ranks && strcmp(o->ranks, "auto") == 0) {
 		c->ranks_auto = true;
 	} else if (o->ranks) {
-		if (!parse_whole(o->ranks, 1, 1 << 20, &n))
+		if (!parse_whole(o->ranks, 1, 1 << 16, &n))
 			return bad_value("--ranks", o->ranks,
-					 "auto or a whole number from 1 to 1048576");
+					 "auto or a whole number from 1 to 65536");
 		c->ranks = (uint32_t)n;
 	}
 	if (o->schedule) {
@@ -97,8 +97,8 @@ fill_ctx(Ctx *c, const Options *o)
 	if (o->target && strcmp(o->target, "host") != 0)
 		return bad_value("--target", o->target, "host");
 	if (o->cluster) {
-		fprintf(stderr, "galvatronc: --cluster: planning for another machine needs "
-				"many ranks, which this release has not\n");
+		fprintf(stderr, "galvatronc: --cluster: this release plans for the machine it "
+				"runs on\n");
 		return 2;
 	}
 	c->forward_only = o->forward;
@@ -220,7 +220,7 @@ interpret(Ctx *c, const Options *o, const Module *m)
 static bool
 passes_to(Ctx *c, Module **m, const char *pass)
 {
-	return pass_run_all(c, m, &(PassOptions){.stop_after = pass});
+	return pass_run_all(c, m, &(PassOptions){.stop_after = pass, .verify = true});
 }
 
 static bool

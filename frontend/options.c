@@ -33,7 +33,7 @@ static const OptDef defs[] = {
     {"--recompute", "MODE", TEXT(recompute),
      "none, selective or full; default: the least that fits"},
     {"--memory", "BYTES", TEXT(memory),
-     "a rank's memory, as in 512M or 16GiB; default: 80 % of this machine's"},
+     "a rank's memory, as in 512M or 16GiB; default: its share of 80 % of this machine's"},
     {"--ranks", "N", TEXT(ranks),
      "plan for N ranks; auto: as many of this machine's cores as pay; default: 1"},
     {"--schedule", "NAME", TEXT(schedule),
@@ -43,7 +43,7 @@ static const OptDef defs[] = {
      "a program without gradients: validation loss and sampling only"},
     {"--plan", "FILE", TEXT(plan), "use this plan, checked, instead of searching for one"},
     {"--cluster", "FILE", TEXT(cluster),
-     "plan for the machine this describes; needs a release with many ranks"},
+     "plan for the machine this describes; not in this release"},
     {"--emit", "WHAT", TEXT(emit),
      "print ast, plan (a file for --plan), the program at level graph, train, plan-ir, "
      "spmd, sched, mem or gir (as far as it went), and stop"},

@@ -347,6 +347,11 @@ report_left_over(const Search *s)
 	buf_init(&b, s->c->tmp);
 	for (uint32_t r = s->ranks; --r && n < COUNTOF(below) && s->ranks - r < 64;)
 		if (r == 1 || usable(s, r)) below[n++] = r;
+	uint32_t half = 1;
+	while (half <= s->ranks / 2)
+		half *= 2;
+	for (; !n && half; half /= 2)
+		if (half < s->ranks && (half == 1 || usable(s, half))) below[n++] = half;
 	while (n--)
 		buf_printf(&b, " %" PRIu32, below[n]);
 	while (++above <= s->ranks + 16)
@@ -358,7 +363,7 @@ report_left_over(const Search *s)
 		   "no plan uses all %" PRIu32
 		   " ranks: no stages and degrees of dp and tp that divide them fit the model "
 		   "(--explain says why); usable are%s",
-		   s->ranks, b.n ? b.s : " none near");
+		   s->ranks, b.s);
 }
 
 /* All numbers of stages. Whether anything lowers. */

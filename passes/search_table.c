@@ -319,16 +319,60 @@ add_lowered(const Search *s, Table *t, const Module *m, Candidate c, bool cut)
 	}
 }
 
+/* n elements in blocks of ranks, rounded up: does the last rank have any? */
+static bool
+all_have(int64_t n, int64_t ranks)
+{
+	return (n + ranks - 1) / ranks * (ranks - 1) < n;
+}
+
+/* Does every rank of tp have a part of something, in some layer? If not, ranks are left over. */
+static bool
+tp_used(const Module *m, uint32_t tp)
+{
+	if (tp == 1) return true;
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		for (uint32_t v = 1; v < m->bodies[b].nvals; v++) {
+			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
+			const Type *t = &m->bodies[b].vals[v].type;
+			for (int k = 0; mesh && k < t->n; k++)
+				for (int j = 0; j < t->ax[k].nshard; j++)
+					if (mesh->ax[t->ax[k].shard[j]].kind == MX_tp &&
+					    all_have(ir_extent(m, t->ax[k].a), tp))
+						return true;
+		}
+	return false;
+}
+
+/* Why a mesh is not even tried; NULL: it is. */
+static const char *
+cut_early(const Search *s, const Candidate *c, uint32_t mb)
+{
+	Buf b;
+	int64_t samples = (s->m->batch.i ? ir_extent(s->m, s->m->batch) : 1) / mb, longest = 0;
+	buf_init(&b, s->c->tmp);
+	for (uint32_t i = 1; i < s->m->naxes; i++)
+		if (s->m->axes[i].extent > longest) longest = s->m->axes[i].extent;
+	if (c->dp > samples)
+		buf_printf(&b, "cut: a microbatch has %" PRId64 " samples", samples);
+	else if (!all_have(samples, c->dp))
+		buf_printf(&b,
+			   "cut: of %" PRId64 " samples in a microbatch the last rank has none",
+			   samples);
+	else if (c->tp > longest)
+		buf_printf(&b, "cut: no axis has more than %" PRId64 " elements", longest);
+	else
+		return NULL;
+	return b.s;
+}
+
 static void
 add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb, Recompute top)
 {
 	Recompute from = s->c->recompute_given ? s->c->recompute : RC_none;
-	int64_t batch = s->m->batch.i ? ir_extent(s->m, s->m->batch) : 1;
-	if (c.dp > batch / mb) {
-		Buf b;
-		buf_init(&b, s->c->tmp);
-		buf_printf(&b, "cut: a microbatch has %" PRId64 " samples", batch / mb);
-		say(s, &c, b.s);
+	const char *early = cut_early(s, &c, mb);
+	if (early) {
+		say(s, &c, early);
 		return;
 	}
 	for (Recompute rc = from; rc <= (s->c->recompute_given ? from : top); rc++) {
@@ -340,6 +384,10 @@ add_mesh(const Search *s, Table *t, Candidate c, uint32_t stages, uint32_t mb, R
 		Strategy run = {.recompute = rc, .megatron_sp = c.sp};
 		Plan p = search_uniform(s, a, mb, &mesh, &run);
 		Module *m = search_lower(s, &p, a, &why);
+		if (m && !tp_used(m, c.tp)) {
+			m = NULL;
+			why = "tp splits no axis so that every rank has a part";
+		}
 		if (m) add_lowered(s, t, m, c, stages > 1);
 		if (!m) {
 			Buf b;

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=mem --schedule=2f2b

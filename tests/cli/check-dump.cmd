@@ -1,0 +1,1 @@
+check dump.gir --plan nowhere.plan

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=mem --plan two.plan --schedule gpipe

@@ -1,0 +1,1 @@
+../models/zoo/ones.gdl --emit=mem --ranks 53
