@@ -1,6 +1,6 @@
 /*
  * codegen.c - emitted programs: the same bytes twice; nothing of the user's text in C unescaped; folders that are not
- * ours are left alone; and, for the shipped models and for layouts no model has, loss and gradients equal to the
+ * ours are left alone; a program for every stage of a plan, and a manifest of what they send; and, for the shipped models and for layouts no model has, loss and gradients equal to the
  * interpreter's in float64, with the arena NaN to begin with.
  */
 #include <math.h>
@@ -378,9 +378,98 @@ folders(void)
 	free_ctx(&c);
 }
 
+/* ---- plans of several ranks: what they compute is tests/e2e/plans.sh ---- */
+
+typedef struct Planned {
+	const char *name, *file, *plan;
+	uint32_t stages;
+} Planned;
+
+/* Bytes that lines "... send|recv FROM TO CHANNEL calls C bytes B" of the manifest list for every rank of a line, summed. */
+static long long
+messages(const char *traffic, const char *way)
+{
+	long long sum = 0;
+	for (const char *s = traffic; s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : NULL) {
+		char kind[32];
+		int first, last, n = 0;
+		long long calls, bytes;
+		if (sscanf(s, "stage %*d ranks %d-%d %31s %*d %*d %*d calls %lld bytes %lld%n",
+			   &first, &last, kind, &calls, &bytes, &n) == 5 &&
+		    n && strcmp(kind, way) == 0)
+			sum += bytes * (last - first + 1);
+	}
+	return sum;
+}
+
+static void
+stages(const Planned *x)
+{
+	const Case plain = {.name = x->name, .file = x->file};
+	Ctx c = new_ctx();
+	const char *plan = text(&c, "%s/plan", folder), *dir = text(&c, "%s/stages", folder);
+	const CgOptions o = {.dir = dir, .runtime_dir = "runtime"};
+	size_t n;
+	clear(&c, dir);
+	check(file_write(plan, x->plan, strlen(x->plan)), x->name, "has no plan");
+	c.plan_path = plan;
+	Module *m = lower(&c, &plain);
+	check(m && m->plan.nstages == x->stages, x->name, "does not reach level mem");
+	check(m && cg_emit(&c, m, &o), x->name, "is not emitted");
+	for (uint32_t k = 0; m && k < x->stages; k++) {
+		Buf again, path;
+		buf_init(&again, c.perm);
+		buf_init(&path, c.perm);
+		buf_printf(&path, "%s/src/stage_%u.c", dir, k);
+		const char *s = file_read(c.perm, path.s, (size_t)1 << 24, &n);
+		check(s && cg_program(&c, m, k, &again) && again.n == n &&
+			  memcmp(again.s, s, n) == 0,
+		      x->name, "emitted twice, different bytes");
+		check(
+		    run(text(&c,
+			     "${CC:-gcc} -std=gnu11 -fopenmp -Wall -Wextra -Werror -DGVRT_F64 "
+			     "-Iruntime -fsyntax-only '%s'",
+			     path.s)) == 0,
+		    x->name, "a stage does not compile");
+	}
+	const char *traffic =
+	    file_read(c.perm, text(&c, "%s/src/traffic", dir), (size_t)1 << 20, &n);
+	check(traffic != NULL, x->name, "there is no manifest of traffic");
+	if (traffic) {
+		check(messages(traffic, "send") == messages(traffic, "recv"), x->name,
+		      "what is sent is not what is received");
+		check((messages(traffic, "send") > 0) == (x->stages > 1), x->name,
+		      "messages are not those of stages");
+	}
+
+	c.plan_path = NULL; /* one rank in the same folder: the stages of before go */
+	m = lower(&c, &plain);
+	check(m && cg_emit(&c, m, &o), x->name, "is not emitted for one rank");
+	check(!exists(&c, dir, "src/stage_1.c") && !exists(&c, dir, "src/traffic"), x->name,
+	      "files of more ranks are still there");
+	free_ctx(&c);
+}
+
 int
 main(void)
 {
+	static const Planned plans[] = {
+	    {"tensor parallel", "tests/models/gpt.gdl",
+	     "plan 1\nmodel gpt\nranks 2 microbatches 2 schedule 1f1b\nmesh m1 = tp:2\n"
+	     "stage 0 layers 0-4 ranks 0-1\nlayers 0-4 mesh m1 zero 0 recompute selective\n",
+	     1},
+	    {"data parallel", "tests/models/llama.gdl",
+	     "plan 1\nmodel llama\nranks 3 microbatches 1 schedule 1f1b\nmesh m1 = dp:3\n"
+	     "stage 0 layers 0-4 ranks 0-2\nlayers 0-4 mesh m1 zero 3 recompute full\n",
+	     1},
+	    {"stages", "tests/models/gpt.gdl",
+	     "plan 1\nmodel gpt\nranks 7 microbatches 3 schedule 1f1b\nmesh m1 = dp:2\n"
+	     "mesh m2 = tp:2 dp:2\nstage 0 layers 0-1 ranks 0-1\nstage 1 layers 2-3 ranks 2-5\n"
+	     "stage 2 layers 4 ranks 6\nlayers 0-1 mesh m1 zero 2 recompute none\n"
+	     "layers 2-3 mesh m2 zero 1 recompute none\nlayers 4 mesh m0 zero 0 recompute "
+	     "none\n",
+	     3},
+	};
 	static const Case cases[] = {
 	    {.name = "odd", .file = "tests/codegen/odd.gdl", .tolerance = 1e-10},
 	    {.name = "mlp", .file = "tests/codegen/mlp.gdl", .tolerance = 1e-10},
@@ -439,6 +528,8 @@ main(void)
 	}
 	folders();
 	hostile();
+	for (size_t k = 0; k < COUNTOF(plans); k++)
+		stages(&plans[k]);
 	for (size_t k = 0; k < COUNTOF(cases); k++)
 		numerics(&cases[k]);
 	Ctx c = new_ctx();
