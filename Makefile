@@ -4,6 +4,7 @@
 #   check      the tests, at most 12 minutes on 2 cores; check-all: everything
 #   asan hard  the compiler under address and undefined-behaviour sanitizers; with every limit made hostile
 #   bench-host tokens per second against PyTorch on the same cores
+#   bench-ranks two ranks with one thread against one rank with two
 #   format     clang-format the sources (check fails if it would change one)
 #   clean      removes build/
 # V=1 shows the commands.
@@ -130,11 +131,15 @@ $(BUILD)/ceiling: tests/bench/ceiling.c
 bench-host: all $(BUILD)/ceiling
 	$(Q)$(PYTHON) tests/bench/host.py $(BUILD)/galvatronc $(BUILD)/bench $(BUILD)/ceiling
 
+# Two ranks against one; needs mpirun.
+bench-ranks: all
+	$(Q)tests/bench/ranks.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-ranks)
+
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' | grep -v '^tests/golden/')
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit programs format clean demo check check-all asan hard bench-host
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
