@@ -265,9 +265,11 @@ eval_meet(Eval *e, Rank *r, Meeting what)
 static bool
 unmatched_wait(Eval *e, const Rank *r, CommKind comm, uint32_t i)
 {
-	diag_error(e->diag, (Loc){0},
-		   "action %u of rank %u waits for '%s %u', which has not been started",
-		   r->pc - 1, r->id, comm_str[comm], i);
+	diag_error(
+	    e->diag, (Loc){0},
+	    "action %u of rank %u waits for '%s %u' of microbatch %u, which has not been "
+	    "started",
+	    r->pc - 1, r->id, comm_str[comm], i, r->mb);
 	return false;
 }
 
@@ -276,7 +278,8 @@ eval_wait(Eval *e, Rank *r, CommKind comm, uint32_t i)
 {
 	for (uint32_t k = 0; k < r->nbegun; k++) {
 		Request *q = r->begun[k];
-		if (q->what != MEET_action || q->comm != comm || q->i != i) continue;
+		if (q->what != MEET_action || q->comm != comm || q->i != i || q->mb != r->mb)
+			continue;
 		r->wait = q;
 		return true;
 	}
