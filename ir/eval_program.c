@@ -51,7 +51,7 @@ ir_expand(const Module *m, uint32_t stage, Arena *a)
 	Expansion x = {.arena = a, .a = m->actions + s->action, .n = s->nactions};
 
 	spell(&x, 0, 0, 0);
-	return (Steps){x.s, x.ns};
+	return (Steps){.s = x.s, .n = x.ns};
 }
 
 /* ---- a program of our own ---- */

@@ -695,9 +695,12 @@ typedef struct Step {
 typedef struct Steps {
 	Step *s;
 	uint32_t n;
+	const uint32_t *comms; /* NULL: communicators are made in the table's order; else in this one: [ncomms] entries */
+	uint32_t ncomms;
 } Steps;
 Steps ir_expand(const Module *m, uint32_t stage, Arena *a); /* a stage's table, spelled out (level sched on) */
-/* Steps of every rank, which may differ within a stage: does all that runs find what it reads, and does it end? */
+/* Steps of every rank, which may differ within a stage: are communicators made by all in one order; does all that runs find
+ * what it reads; does it end? */
 bool ir_verify_expanded(const Module *m, const Steps *ranks, uint32_t n, Diag *d);
 
 typedef struct EvalOptions {

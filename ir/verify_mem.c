@@ -465,6 +465,13 @@ verify_frame(const Verify *v, const LayerType *t)
 			   name_str(v->m->names, t->name));
 		return;
 	}
+	for (uint32_t c = 0; c < t->ncarry; c++)
+		if (t->carry_at[c] < -(int64_t)t->nsaved)
+			verify_bad(v, (Loc){0},
+				   "layer type '%s': carried value %" PRIu32
+				   " is over saved value %" PRId64 " of %" PRIu32,
+				   name_str(v->m->names, t->name), c, -1 - t->carry_at[c],
+				   t->nsaved);
 	find_bases(&w);
 	for (uint32_t p = 0; p < f->nports; p++) {
 		const Port *port = &f->ports[p];

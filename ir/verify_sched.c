@@ -122,6 +122,28 @@ verify_actions(const Verify *v)
 	meet_run(&g);
 }
 
+/* Making a communicator takes all ranks, in one order: the world's own is there. */
+static bool
+comms_ok(const Game *g, const Steps *ranks)
+{
+	for (uint32_t r = 0; r < g->n; r++) {
+		const Steps *s = &ranks[r];
+		uint32_t n = s->comms ? s->ncomms : g->f.comms.n - 1;
+
+		for (uint32_t k = 0; k < n || k + 1 < g->f.comms.n; k++) {
+			uint32_t made = k >= n ? 0 : s->comms ? s->comms[k] : k + 1;
+
+			if (made == k + 1 && k + 1 < g->f.comms.n) continue;
+			verify_bad(g->f.v, (Loc){0},
+				   "rank %" PRIu32 " makes communicator %" PRIu32
+				   " where all others make %" PRIu32,
+				   r, made, k + 1);
+			return false;
+		}
+	}
+	return true;
+}
+
 bool
 ir_verify_expanded(const Module *m, const Steps *ranks, uint32_t n, Diag *d)
 {
@@ -142,7 +164,7 @@ ir_verify_expanded(const Module *m, const Steps *ranks, uint32_t n, Diag *d)
 			for (uint32_t r = s->rank; r < s->rank + s->ranks; r++)
 				set_proc(&g, r, k, r, ranks[r]);
 		}
-		meet_run(&g);
+		if (comms_ok(&g, ranks)) meet_run(&g);
 	}
 	arena_free(v.tmp);
 	return diag_errors(d) == errors;
