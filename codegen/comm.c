@@ -503,8 +503,9 @@ put_row(const Cg *g, Buf *out, const Family *f, const Prim *q)
 
 	buf_puts(out, "\t{.label = ");
 	put_cstring(out, f->label);
-	buf_printf(out, ", .from = {%u, %u, 0}, .to = {%u, %u, %u}, .elem = %d, .channel = %d",
-		   q->from.stage, (uint32_t)(q->from.mesh - m->plan.meshes), q->to.stage,
+	buf_printf(out, ", .from = {%u, %u, %u}, .to = {%u, %u, %u}, .elem = %d, .channel = %d",
+		   q->from.stage, (uint32_t)(q->from.mesh - m->plan.meshes),
+		   q->from.type.partial & ~1u, q->to.stage,
 		   (uint32_t)(q->to.mesh - m->plan.meshes), q->to.type.partial & ~1u,
 		   dtype_bytes(q->dt), (int)q->channel);
 	buf_printf(out, ",\n\t .naxes = %u, .axis = {", q->from.type.n);

@@ -506,8 +506,7 @@ sides_alike(const Prim *p)
 
 	if (!type_equal(&p->from.type, &p->to.type) || !x || !y || x->n != y->n) return false;
 	for (int k = 1; k < x->n; k++)
-		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
-			return false;
+		if (x->ax[k].degree != y->ax[k].degree) return false;
 	return true;
 }
 

@@ -564,6 +564,7 @@ uint32_t ir_group_index(const Mesh *mesh, unsigned axes, const uint32_t coord[MA
 void ir_part(const Module *m, const Mesh *mesh, const Type *t, int k, const uint32_t coord[MAX_MESH], int64_t *lo, int64_t *hi);
 const Mesh *ir_inst_mesh(const Module *m, uint32_t inst);   /* of its bodies; NULL above level spmd */
 const Mesh *ir_param_mesh(const Module *m, uint32_t param); /* its type's: the mesh of the instance that owns it (of a copy: its first user) */
+bool ir_mesh_alike(const Mesh *x, const Mesh *y); /* of one shape: kinds and degrees */
 const Mesh *val_mesh(const Module *m, const Body *b, Val v); /* a value's type's: ir_mesh but for what of a reshard is the producer's */
 
 /* The flat of an instance (level spmd on): the trained parameters it owns, end to end. One definition for all. */

@@ -143,6 +143,16 @@ ir_param_mesh(const Module *m, uint32_t param)
 	return ir_inst_mesh(m, m->params[param].owner);
 }
 
+bool
+ir_mesh_alike(const Mesh *x, const Mesh *y)
+{
+	if (x == y || !x || !y || x->n != y->n) return x == y;
+	for (int k = 1; k < x->n; k++)
+		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
+			return false;
+	return true;
+}
+
 const Mesh *
 val_mesh(const Module *m, const Body *b, Val v)
 {

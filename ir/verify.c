@@ -562,21 +562,10 @@ verify_ref(const Verify *v, Ref ref, uint32_t before, Loc at, const char *what)
 	return false;
 }
 
-/* Two meshes of one shape are one. */
-static bool
-alike(const Mesh *x, const Mesh *y)
-{
-	if (x == y || !x || !y || x->n != y->n) return x == y;
-	for (int k = 1; k < x->n; k++)
-		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
-			return false;
-	return true;
-}
-
 static bool
 same_mesh(const Module *m, uint32_t a, uint32_t b)
 {
-	return alike(&m->plan.meshes[a], &m->plan.meshes[b]);
+	return ir_mesh_alike(&m->plan.meshes[a], &m->plan.meshes[b]);
 }
 
 /* What an argument is given, and what the body takes. */
@@ -643,7 +632,7 @@ verify_use_of_param(const Verify *v, uint32_t index, uint32_t w)
 			     : NULL;
 
 	if (!type_equal(&p->type, &l->weights[w].type) ||
-	    !alike(ir_param_mesh(m, n->params[w]), mesh) ||
+	    !ir_mesh_alike(ir_param_mesh(m, n->params[w]), mesh) ||
 	    ir_stage_of(m, p->owner) != ir_stage_of(m, index))
 		verify_bad(v, n->loc,
 			   "%s: parameter '%s' is %s in mesh '%s', but it is used as %s in "

@@ -68,13 +68,7 @@ mesh_of(const Link *k, uint32_t i)
 static bool
 same_mesh(const Module *m, uint32_t a, uint32_t b)
 {
-	const Mesh *x = &m->plan.meshes[a], *y = &m->plan.meshes[b];
-	if (a == b) return true;
-	if (x->n != y->n) return false;
-	for (int k = 1; k < x->n; k++)
-		if (x->ax[k].kind != y->ax[k].kind || x->ax[k].degree != y->ax[k].degree)
-			return false;
-	return true;
+	return ir_mesh_alike(&m->plan.meshes[a], &m->plan.meshes[b]);
 }
 
 static bool

@@ -2,8 +2,9 @@
  * exchange.c - which boxes of a tensor this rank sends to whom when it goes from one mesh to another: arithmetic in the
  * coordinates of ranks, done once at start.
  *
- * Every target rank takes each block of the source that meets its own from one rank that has it: from itself if it has,
- * else from replica (its index in its stage) % (number of replicas). One pair of ranks has at most one box in common.
+ * Two sides that lie alike exchange rank for rank, whatever sums are pending. Else every target rank takes each block of the
+ * source that meets its own from one rank that has it: from itself if it has, else from replica (its index in its stage) %
+ * (number of replicas). One pair of ranks has at most one box in common.
  */
 #include "comm.h"
 
@@ -125,6 +126,7 @@ typedef struct Half { /* one side of an exchange */
 	unsigned split;            /* mesh axes that some axis is split over */
 	int64_t stride[GVRT_AXES]; /* of the local tensor, axes in the source's order */
 	int64_t count;             /* elements of it */
+	bool alike;                /* the other side's ranks hold the same, one for one */
 } Half;
 
 typedef struct Box {
@@ -157,6 +159,21 @@ half_of(const GvrtProgram *p, const GvrtExchange *x, bool target)
 	return h;
 }
 
+/* Ranks of one number hold the same part, and the same share of what is pending. */
+static bool
+lie_alike(const GvrtProgram *p, const GvrtExchange *x)
+{
+	const GvrtMesh *a = &p->meshes[x->from.mesh], *b = &p->meshes[x->to.mesh];
+	if (a->n != b->n || x->from.partial != x->to.partial) return false;
+	for (int k = 1; k < a->n; k++)
+		if (a->degree[k] != b->degree[k]) return false;
+	for (int k = 0; k < x->naxes; k++)
+		if (x->axis[k].place != k || x->axis[k].nfrom != x->axis[k].nto ||
+		    memcmp(x->axis[k].from, x->axis[k].to, x->axis[k].nfrom) != 0)
+			return false;
+	return true;
+}
+
 /* The block of rank `index` of the side's stage; false: it is empty. */
 static bool
 box_of(const Half *h, int naxes, int64_t index, int64_t coord[GVRT_MESH], Box *out)
@@ -175,6 +192,7 @@ static bool
 is_chosen(const Half *a, const Half *b, const int64_t *from, int64_t to)
 {
 	unsigned rest = ~a->split;
+	if (a->alike) return part_index(a->mesh, ~0u, from) == to;
 	if (a->stage->rank == b->stage->rank) {
 		int64_t own[GVRT_MESH];
 		bool has = true;
@@ -224,8 +242,8 @@ find_sends(Piece *out, const Half *a, const Half *b, const GvrtExchange *x, int 
 	for (int64_t t = 0; t < b->stage->ranks; t++) {
 		Piece q;
 		if (b->stage->rank + t == rank || !box_of(b, x->naxes, t, coord, &theirs) ||
-		    !part_first(b->mesh, x->to.partial, coord) || !is_chosen(a, b, mine, t) ||
-		    !meet(a, b, &own, &theirs, x->naxes, &q))
+		    (!b->alike && !part_first(b->mesh, x->to.partial, coord)) ||
+		    !is_chosen(a, b, mine, t) || !meet(a, b, &own, &theirs, x->naxes, &q))
 			continue;
 		q.peer = (int)(b->stage->rank + t);
 		if (out) out[n] = q;
@@ -241,7 +259,7 @@ find_receives(Piece *out, const Half *a, const Half *b, const GvrtExchange *x, i
 	int n = 0;
 	Box own, theirs;
 	if (me < 0 || me >= b->stage->ranks || !box_of(b, x->naxes, me, coord, &own) ||
-	    !part_first(b->mesh, x->to.partial, coord))
+	    (!b->alike && !part_first(b->mesh, x->to.partial, coord)))
 		return 0;
 	for (int64_t s = 0; s < a->stage->ranks; s++) {
 		Piece q;
@@ -261,6 +279,7 @@ exchange_plan(Exchange *e, Pool *pool, const GvrtProgram *p, int rank)
 	const GvrtExchange *x = e->x;
 	Half a = half_of(p, x, false), b = half_of(p, x, true);
 	int64_t got = 0, me = rank - b.stage->rank, coord[GVRT_MESH];
+	a.alike = b.alike = lie_alike(p, x);
 	e->nsend = find_sends(NULL, &a, &b, x, rank);
 	e->nrecv = find_receives(NULL, &a, &b, x, rank);
 	e->send = POOL_N(pool, Piece, e->nsend + 1);
@@ -273,7 +292,7 @@ exchange_plan(Exchange *e, Pool *pool, const GvrtProgram *p, int rank)
 	e->zero = got < b.count;
 	if (me < 0 || me >= b.stage->ranks) return;
 	part_coords(b.mesh, me, coord);
-	e->receives = part_first(b.mesh, x->to.partial, coord);
+	e->receives = b.alike || part_first(b.mesh, x->to.partial, coord);
 }
 
 /* ---- copies ---- */

@@ -108,12 +108,12 @@ typedef struct GvrtReport {
 } GvrtReport;
 
 /* ---- exchanges: one tensor from the ranks of one mesh to those of another, or of the same ----
- * Each rank of `to` receives every element of its block once, from the rank that has it: from itself if it does; else from
+ * Sides that lie alike (degrees, shards, partial) exchange rank for rank. Else each rank of `to` receives every element of its block once, from the rank that has it: from itself if it does; else from
  * replica number (its index in its stage) % (number of replicas), numbered in order of rank. Messages of one channel between two ranks
  * keep their order. What a rank does not receive (padding; ranks that are not first along `partial`) becomes zero, unless the exchange adds. */
 typedef struct GvrtSide {
 	int32_t stage, mesh;
-	uint16_t partial; /* of `to`: only ranks with coordinate 0 along these receive */
+	uint16_t partial; /* mesh axes a sum is pending over; of `to`: only ranks with coordinate 0 along these receive */
 } GvrtSide;
 
 typedef struct GvrtExchange { /* [same] in the two stages, but for its place in the table */
