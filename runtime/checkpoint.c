@@ -116,9 +116,11 @@ publish(const char *dir, uint64_t step, Err *e)
 		return false;
 	if (!sync_dir(from, e)) return false;
 	if (rename(from, to) != 0) {
+		bool taken = errno == ENOTEMPTY || errno == EEXIST;
+		int why = errno;
 		drop(dir, step, ".old");
-		bool moved = (errno == ENOTEMPTY || errno == EEXIST) && rename(to, old) == 0 &&
-			     rename(from, to) == 0;
+		errno = why;
+		bool moved = taken && rename(to, old) == 0 && rename(from, to) == 0;
 		if (!moved)
 			return rt_fail(e, "cannot rename %s to %s: %s", from, to,
 				       strerror(errno));

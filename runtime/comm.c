@@ -302,13 +302,19 @@ gv_reduce_scatter(GvrtRun *r, int comm, const real *in, real *out, real *work, i
 
 /* ---- among the runtime's own: the world ---- */
 
+static void
+sum_parts(Comm *c, double *x, int n, bool step)
+{
+	for (int at = 0; at < n || at == 0; at += SUM_MAX) {
+		c->via->sum(c, x + at, n - at < SUM_MAX ? n - at : SUM_MAX, step);
+		c->sums++;
+	}
+}
+
 void
 comm_sum(Comm *c, double *x, int n)
 {
-	for (int at = 0; c && (at < n || at == 0); at += SUM_MAX) {
-		c->via->sum(c, x + at, n - at < SUM_MAX ? n - at : SUM_MAX);
-		c->sums++;
-	}
+	if (c) sum_parts(c, x, n, false);
 }
 
 void
@@ -319,7 +325,7 @@ comm_norm(Comm *c, double *x, int n)
 	c->groups[0].sent[CO_all_reduce].calls++;
 	c->groups[0].sent[CO_all_reduce].bytes += (uint64_t)n * sizeof(double);
 	double begun = rt_now();
-	comm_sum(c, x, n);
+	sum_parts(c, x, n, true);
 	c->waited += rt_now() - begun;
 	watch_label(NULL);
 }

@@ -118,7 +118,8 @@ typedef struct Transport {
 	bool shares; /* the arenas are one memory */
 	void (*begin)(Comm *c, Op *o);
 	bool (*test)(Comm *c, Op *o); /* true: complete, data in place */
-	void (*sum)(Comm *c, double *x, int n);
+	void (*sum)(Comm *c, double *x, int n,
+		    bool step); /* step: it is counted with the step's */
 } Transport;
 
 /* ---- comm.c ---- */
@@ -139,7 +140,7 @@ bool mpi_lines(Comm *c, Pool *pool, Err *e); /* communicators, data types: after
 void mpi_stop(Comm *c);
 _Noreturn void mpi_abort(int status);
 /* Among all, or the ranks of this node, while starting. */
-void mpi_sum(Comm *c, double *x, int n);
+void mpi_sum(Comm *c, double *x, int n, bool step);
 bool mpi_same(Comm *c, int64_t x); /* whether all have the same: one MIN of [x, -x] */
 void mpi_node_gather(Comm *c, const void *mine, size_t bytes, void *all);
 

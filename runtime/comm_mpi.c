@@ -2,6 +2,9 @@
  * comm_mpi.c - communication over MPI, of which it needs version 3.1: communicators by MPI_Comm_split in the order of the
  * global table, non-blocking collectives and messages, waits that test and yield. Strided blocks are data types.
  *
+ * Calls of MPI_Comm_split are the entries of the table and nothing else; steps use these communicators and, for messages, tags
+ * that are channels; the runtime's own talk goes over others.
+ *
  * GVRT_SYNC_SEND=1 sends synchronously: what only works because a library buffers shows up as a hang in tests.
  */
 #ifdef GVRT_MPI
@@ -163,14 +166,15 @@ mpi_node_gather(Comm *c, const void *mine, size_t bytes, void *all)
 }
 
 void
-mpi_sum(Comm *c, double *x, int n)
+mpi_sum(Comm *c, double *x, int n, bool step)
 {
+	MPI_Comm comm = step ? comm_of(c, 0) : c->mpi->world;
 	MPI_Request q;
 	int done = 0;
 	if (n == 0)
-		MPI_Ibarrier(c->mpi->world, &q);
+		MPI_Ibarrier(comm, &q);
 	else
-		MPI_Iallreduce(MPI_IN_PLACE, x, n, MPI_DOUBLE, MPI_SUM, c->mpi->world, &q);
+		MPI_Iallreduce(MPI_IN_PLACE, x, n, MPI_DOUBLE, MPI_SUM, comm, &q);
 	for (;;) {
 		MPI_Test(&q, &done, MPI_STATUS_IGNORE);
 		if (done) return;

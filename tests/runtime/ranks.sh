@@ -100,6 +100,17 @@ check cmp a/step-0/model.safetensors c/step-0/model.safetensors
 run 3 dp3z3/stage_0 $data --steps 12 --init b/step-0/model.safetensors >log 2>&1
 losses <log >got
 check near want got
+run 2 dp2/stage_0 --steps 0 --quiet --checkpoint c >log 2>&1 || fail "over a checkpoint that is there: $(cat log)"
+check cmp a/step-0/model.safetensors c/step-0/model.safetensors
+# nothing is allocated in a step: 200 more make no difference but MPI's own, which varies from start to start
+${CC:-gcc} -std=gnu11 -O1 -fno-builtin -shared -fPIC -o count.so "$repo"/tests/runtime/toys/count_malloc.c -ldl || exit 1
+for n in 6 206; do
+	run 3 bash -c 'GVRT_LAUNCH=0 COUNT_MALLOC=count.$0.$OMPI_COMM_WORLD_RANK LD_PRELOAD=$PWD/count.so exec uneven/stage_$((OMPI_COMM_WORLD_RANK > 0)) "$@"' $n --data d.safetensors --steps $n --save-every 3 --checkpoint counted$n --quiet >log 2>&1
+done
+for r in 0 1 2; do
+	more=$(($(cat count.206.$r) - $(cat count.6.$r)))
+	check test ${more#-} -lt 100
+done
 # the same plan twice: the same bits; and gradients as one rank has them, to the last few bits
 for n in x y; do run 4 dp2tp2z2/stage_0 $data --steps 12 --quiet --checkpoint $n >log 2>&1; done
 check cmp x/step-12/model.safetensors y/step-12/model.safetensors
@@ -149,9 +160,10 @@ check run 3 uneven/stage_0 $data --steps 1 # beside it
 
 # ---- ranks that die, stop, or are told to ----
 begin() { # options: uneven, slowly, in the background: $job; waits for its third step
-	TOY_CRAWL=1 mpirun -np 3 uneven/stage_* $data --steps 100000 "$@" >log 2>err &
+	rm -f log
+	TOY_CRAWL=1 run 3 uneven/stage_* $data --steps 100000 "$@" >log 2>err &
 	job=$!
-	for _ in $(seq 200); do grep -q '"step":3,' log && return; sleep 0.05; done
+	for _ in $(seq 200); do grep -qs '"step":3,' log && return; sleep 0.05; done
 	fail "never began: $(cat err)"
 }
 ranks_of() { # stage: process numbers
