@@ -194,7 +194,7 @@ void gvrt_input(GvrtRun *r, int64_t mb);
 /* Adds the slot's report scalars to the step's sums, those that are counted here. */
 void gvrt_report(GvrtRun *r, int64_t mb);
 /* All N bodies ran: norm = sqrt(sumsq); scale = clip and the loss is finite. With several ranks: one all-reduce over the world
- * of 2 + nreports doubles (sumsq, whether someone was told to stop, the reports). */
+ * of 3 + nreports doubles (sumsq, whether someone was told to stop, seconds in waits, the reports). */
 void gvrt_norm(GvrtRun *r);
 
 /* ---- comm.c: communication; only programs of several ranks call these ----
