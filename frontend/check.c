@@ -31,6 +31,7 @@ typedef struct Check {
 	int64_t *small;   /* [nnumbers] */
 	uint32_t nnumbers;
 	uint32_t microbatches;
+	int64_t size; /* of the small model so far */
 	char set[MAX_SET][160];
 	const char *sets[MAX_SET];
 } Check;
@@ -188,13 +189,29 @@ plan_small(Check *k, Ctx *t)
 	return ir_verify(m, t->diag, "check") ? m : NULL;
 }
 
+/* Elements of all values of a forward pass: what there is to compute. */
+static int64_t
+size_of(const Module *m)
+{
+	int64_t n = 0;
+	for (uint32_t i = 0; i < m->ninsts; i++) {
+		const Body *f = &m->bodies[m->types[m->insts[i].type].body[BK_F]];
+		for (uint32_t v = 1; v < f->nvals; v++)
+			n += type_count(m, NULL, &f->vals[v].type);
+	}
+	return n;
+}
+
+/* Whether the small model lowers under the plan, and is no larger than before: a smaller divisor makes others larger. */
 static bool
 lowers(Check *k)
 {
 	Ctx t;
 	ctx_open(&t, k->c);
 	Module *m = plan_small(k, &t);
-	bool ok = m && k->passes->rest(&t, &m, false);
+	int64_t size = m ? size_of(m) : INT64_MAX;
+	bool ok = m && size <= k->size && k->passes->rest(&t, &m, false);
+	if (ok) k->size = size;
 	ctx_close(&t);
 	return ok;
 }
@@ -305,8 +322,12 @@ shrink(Check *k)
 	for (uint32_t i = 0; i < k->nnumbers; i++)
 		repeats[i] = !is_batch(k, i) && shrink_layers(k, i);
 	shrink_batch(k);
-	for (uint32_t i = 0; i < k->nnumbers; i++)
-		if (!repeats[i] && !is_batch(k, i)) shrink_extent(k, i);
+	if (!lowers(k)) return true; /* said later */
+	for (int64_t before = 0, turn = 0; before != k->size && turn < 3; turn++) {
+		before = k->size;
+		for (uint32_t i = 0; i < k->nnumbers; i++)
+			if (!repeats[i] && !is_batch(k, i)) shrink_extent(k, i);
+	}
 	return true;
 }
 
@@ -460,6 +481,7 @@ check_plan(Ctx *c, const Module *m, const FeOptions *fe, const CheckPasses *pass
 	Check *k = NEW(c->perm, Check);
 	*k = (Check){
 	    .c = c, .m = m, .fe = fe, .passes = passes, .microbatches = m->plan.microbatches};
+	k->size = INT64_MAX;
 	if (!shrink(k)) return 1;
 	print_shrunk(k);
 	return compare_runs(k, explain);

@@ -307,7 +307,7 @@ Cost cost_body(const Module *m, const Body *b);
 /* Packs every body and lays out the arena: types' offsets, Module.mem but for live_bytes.
  * requires: LV_spmd or below. */
 void layout_module(Ctx *c, Module *m);
-int64_t layout_arena(const Module *m); /* of the stage that needs most */
+int64_t layout_arena(const Module *m);                        /* of the stage that needs most */
 int64_t layout_inputs_bytes(const Module *m, uint32_t stage); /* of one slot */
 
 /* roll.c: loops over layers */

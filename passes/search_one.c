@@ -37,7 +37,8 @@ plan_of(const Search *s, Arena *a, uint32_t mb, Recompute rc)
 	p.runs[0].count = first;
 	if (first < s->m->ninsts)
 		p.runs[p.nruns++] = (Strategy){.first = first, .count = s->m->ninsts - first};
-	p.stages[0].slots = 1;
+	if (s->c->schedule_given) p.schedule = s->c->schedule;
+	p.stages[0].slots = search_slots(p.schedule, 1, 0, mb);
 	return p;
 }
 
