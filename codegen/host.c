@@ -14,6 +14,8 @@ typedef struct Wrapper {
 	bool uses_i, uses_mb;
 	Scope *scope;
 	const char **range; /* [weights] the GvRange of each; NULL: none yet */
+	const char
+	    *share; /* this rank's number among those that share a flat; NULL: none yet */
 	Buf before, args;
 } Wrapper;
 
@@ -56,11 +58,16 @@ range_of(Wrapper *w, uint32_t p)
 			  ir_dp_degree(w->c->mesh);
 		at[k] = w->g->mem->param_at[param];
 	}
+	if (!w->share) {
+		w->share = scope_take(w->scope, "share");
+		put_line(&w->before, 1, "const int64_t %s = gv_index(run, %u, %u);", w->share,
+			 w->c->b->mesh, t->flat);
+	}
 	*name = scope_take(w->scope, cg_text(w->g->a, "%s_range", w->c->port_param[p]));
-	put_line(
-	    &w->before, 1, "const GvRange %s = gv_range(gv_index(run, %u, %u), %s, %s, %s);",
-	    *name, w->c->b->mesh, t->flat, seq_expr(w->g, part, w->n, "flat_part", &w->uses_i),
-	    seq_expr(w->g, at, w->n, "in_flat", &w->uses_i), cg_count(w->g, w->c->mesh, t));
+	put_line(&w->before, 1, "const GvRange %s = gv_range(%s, %s, %s, %s);", *name, w->share,
+		 seq_expr(w->g, part, w->n, "flat_part", &w->uses_i),
+		 seq_expr(w->g, at, w->n, "in_flat", &w->uses_i),
+		 cg_count(w->g, w->c->mesh, t));
 	return *name;
 }
 

@@ -348,11 +348,13 @@ last_walk(Nest *n)
 	return last;
 }
 
-/* The walk that stores a value: as soon as it is known, or in the last if it overwrites what others read. */
+/* The walk that stores a value: as soon as it is known, or in the last if it overwrites what others read. Down columns
+ * there is one walk. */
 int
 nest_store_walk(const Nest *n, uint32_t k)
 {
-	return n->stores[k].to->in_place ? n->npasses - 1 : n->level[n->stores[k].v.i];
+	return n->stores[k].to->in_place && !n->column ? n->npasses - 1
+						       : n->level[n->stores[k].v.i];
 }
 
 /* Whether a walk stores several values and one of them over an operand: all are computed before any is stored. */
