@@ -123,6 +123,16 @@ comm_of(CgBody *c, const Op *op)
 			    (unsigned)attr_int(op, AK_over));
 }
 
+/* Is the buffer of the result that of the operand, under another name? */
+static bool
+takes_over(CgBody *c, const Op *op)
+{
+	Access x;
+	Val over = c->b->vals[op->out[0].i].over;
+
+	return over.i && bc_access(c, op->in[0], &x) && over.i == x.base.i;
+}
+
 /* In place where the result takes over the operand, or may as well; else on a copy. */
 void
 emit_all_reduce(CgBody *c, uint32_t k)
@@ -134,7 +144,7 @@ emit_all_reduce(CgBody *c, uint32_t k)
 	bool adds = to && to->mode != STORE_set;
 
 	if (c->g->failed || !to) return;
-	if (!adds && strcmp(to->ptr, x) != 0) {
+	if (!adds && strcmp(to->ptr, x) != 0 && !takes_over(c, op)) {
 		emit_copy(c, op->in[0], to);
 		y = to->ptr;
 	}

@@ -38,7 +38,8 @@ static const char *const reserved[] = {
     "remove",   "rename",      "printf",    "puts",    "round",    "trunc",    "ceil",
     "OVERFLOW", "UNDERFLOW",   "DOMAIN",    "SING",    "PLOSS",    "TLOSS",    "HUGE",
     "params",   "inputs",      "reports",   "FILE",    "BUFSIZ",   "SEEK_SET", "AT",
-    "SLOT",     "memory",      "report_at", "rates",
+    "SLOT",     "memory",      "report_at", "rates",   "parts",    "meshes",   "comms",
+    "share",    "exchanges",   "report_on",
 };
 
 /* Prefixes of the runtime, the emitted text itself, and the headers it includes: no number makes such a name free. */
