@@ -644,6 +644,12 @@ verify_use_of_param(const Verify *v, uint32_t index, uint32_t w)
 	else if (dw && p->trained && m->plan.ranks > 1) {
 		unsigned have = m->bodies[l->body[BK_W]].vals[dw->v.i].type.partial & ~1u;
 
+		if (ir_dp_mask(mesh) & ~p->pending)
+			verify_bad(
+			    v, p->loc,
+			    "the gradient of '%s' is summed over dp, but it is not pending "
+			    "over it",
+			    str(v, p->name));
 		if (have == p->pending) return;
 		verify_bad(v, n->loc,
 			   "%s: the gradient of '%s' is pending over mesh axes 0x%x, not 0x%x",
