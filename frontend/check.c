@@ -352,6 +352,7 @@ print_shrunk(const Check *k)
 		gap = ", ";
 	}
 	puts(*gap ? "" : "nothing");
+	fflush(stdout); /* running many ranks takes a while */
 }
 
 /* ---- running and comparing ---- */
