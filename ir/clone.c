@@ -111,7 +111,8 @@ ir_param_count(const Module *m)
 	int64_t n = 0;
 
 	for (uint32_t i = 0; i < m->nparams; i++)
-		if (__builtin_add_overflow(n, type_count(m, NULL, &m->params[i].type), &n))
+		if (!m->params[i].borrows &&
+		    __builtin_add_overflow(n, type_count(m, NULL, &m->params[i].type), &n))
 			return INT64_MAX;
 	return n;
 }

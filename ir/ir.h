@@ -534,7 +534,7 @@ uint32_t *body_uses(const Body *b, Arena *a);
 /* Deletes ops no out-port depends on, and the values and in-ports nobody reads; renumbers. True if anything went. */
 bool body_dce(Module *m, Body *b);
 
-int64_t ir_param_count(const Module *m);                                     /* elements of all parameters */
+int64_t ir_param_count(const Module *m);                                     /* elements of all parameters, copies not counted */
 int64_t ir_param_entries(const Module *m, uint32_t param, int64_t *shape, int *ndims); /* file entries and their shape */
 
 /* ==== access.c: views as strides ====

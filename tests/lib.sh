@@ -8,13 +8,16 @@ skip() { echo "$*"; exit 77; }
 # Real English text of the repository itself: a few hundred KB would be too much, the models are tiny.
 text() { cat models/*.gdl ir/README.md tests/models/*.gdl | tr -d '\200-\377' >"$T/text"; }
 
-# compile NAME FILE [options]: emits and builds into $T/NAME.
+# compile NAME FILE [options]: emits and builds into $T/NAME. Programs with like Makefiles share the runtime's objects.
 compile() {
-	local name=$1
+	local name=$1 objects
 	shift
 	"$GV" "$@" -o "$T/$name" --quiet || fail "galvatronc $*"
+	objects=$T/objects-$(grep -E '^(RUNTIME|FLAGS|COMMAND)' "$T/$name/Makefile" | cksum | cut -d' ' -f1)
+	[ ! -d "$objects" ] || [ -d "$T/$name/obj" ] || cp -rp "$objects" "$T/$name/obj"
 	make -s -C "$T/$name" >"$T/$name.make" 2>&1 || { cat "$T/$name.make"; fail "make of $*"; }
 	[ ! -s "$T/$name.make" ] || { cat "$T/$name.make"; fail "warnings in what $* emitted"; }
+	[ -d "$objects" ] || { cp -rp "$T/$name/obj" "$objects" && rm -f "$objects"/stage_*; }
 }
 
 # losses NAME [options]: "step K LOSS NORM" lines of a program on $T/text, in file order.

@@ -1,16 +1,20 @@
 /*
  * shim.c - LD_PRELOAD: counts what a rank gives MPI, kind by kind and communicator by communicator, and writes it to
- * $SHIM.RANK at the end: "all_reduce COMM CALLS BYTES", "send FROM TO CHANNEL CALLS BYTES". For tests/e2e/traffic.sh.
+ * $SHIM.RANK at the end: "all_reduce COMM CALLS BYTES", "send FROM TO CHANNEL CALLS BYTES"; and "mapped BYTES" for all
+ * memory that the program has mapped to write to. For tests/e2e/traffic.sh.
  *
  * Communicator 0 is the first duplicate of the world, and k what is split off k-th from 0, as in the program's table. $SHIM_STAGES
  * is the first rank of every stage, in order; the tag of a message is its channel.
  */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include <dlfcn.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { COMMS = 256, STAGES = 64, CHANNELS = 8 };
+enum { COMMS = 256, STAGES = 64, CHANNELS = 8, MAPS = 4096 };
 enum { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, KINDS };
 
 typedef struct Sum {
@@ -24,6 +28,8 @@ static struct {
 	Sum collective[COMMS][KINDS];
 	Sum message[2][STAGES][CHANNELS];
 	int rank, nstages, first[STAGES];
+	size_t mapped[MAPS];
+	int nmapped;
 } shim;
 
 static void
@@ -139,6 +145,36 @@ MPI_Irecv(void *x, int n, MPI_Datatype t, int peer, int tag, MPI_Comm c, MPI_Req
 	return PMPI_Irecv(x, n, t, peer, tag, c, q);
 }
 
+/* What steps have no use for, and what would be missed if they had. */
+#define OTHER(NAME, PARAMS, ARGS)                                             \
+	int NAME PARAMS                                                       \
+	{                                                                     \
+		add(&shim.collective[COMMS - 1][ALL_REDUCE], 0, MPI_BYTE, 1); \
+		return P##NAME ARGS;                                          \
+	}
+OTHER(MPI_Send, (const void *x, int n, MPI_Datatype t, int peer, int tag, MPI_Comm c),
+      (x, n, t, peer, tag, c))
+OTHER(MPI_Recv, (void *x, int n, MPI_Datatype t, int peer, int tag, MPI_Comm c, MPI_Status *s),
+      (x, n, t, peer, tag, c, s))
+OTHER(MPI_Bcast, (void *x, int n, MPI_Datatype t, int root, MPI_Comm c), (x, n, t, root, c))
+OTHER(MPI_Ibcast, (void *x, int n, MPI_Datatype t, int root, MPI_Comm c, MPI_Request *q),
+      (x, n, t, root, c, q))
+OTHER(MPI_Ialltoall,
+      (const void *x, int n, MPI_Datatype t, void *y, int m, MPI_Datatype u, MPI_Comm c,
+       MPI_Request *q),
+      (x, n, t, y, m, u, c, q))
+OTHER(MPI_Barrier, (MPI_Comm c), (c))
+OTHER(MPI_Ibarrier, (MPI_Comm c, MPI_Request *q), (c, q))
+
+void *
+mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	static void *(*next)(void *, size_t, int, int, int, off_t);
+	if (!next) *(void **)&next = dlsym(RTLD_NEXT, "mmap");
+	if (shim.nmapped < MAPS && prot & PROT_WRITE) shim.mapped[shim.nmapped++] = bytes;
+	return next(at, bytes, prot, flags, fd, offset);
+}
+
 static void
 start(void)
 {
@@ -187,6 +223,8 @@ MPI_Finalize(void)
 						way ? "recv" : "send", way ? s : here,
 						way ? here : s, c, x->calls, x->bytes);
 			}
+	for (int i = 0; f && i < shim.nmapped; i++)
+		fprintf(f, "mapped %zu\n", shim.mapped[i]);
 	if (f) fclose(f);
 	return PMPI_Finalize();
 }
