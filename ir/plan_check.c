@@ -432,8 +432,10 @@ summary_memory(const Memory *x, Buf *out)
 	     x->gather >= 0 && x->gather_bytes ? x->gather
 	     : x->dwork >= 0 && x->dwork_bytes ? x->dwork
 					       : x->carry},
-	    {"gathered", x->gather, x->gather_bytes ? x->gather + 2 * x->gather_bytes : -1},
-	    {"unreduced", x->dwork, x->dwork_bytes ? x->dwork + 2 * x->dwork_bytes : -1},
+	    {"gathered parameters", x->gather,
+	     x->gather_bytes ? x->gather + 2 * x->gather_bytes : -1},
+	    {"unreduced gradients", x->dwork,
+	     x->dwork_bytes ? x->dwork + 2 * x->dwork_bytes : -1},
 	    {"carried", x->carry, x->scratch},
 	    {"scratch", x->scratch, x->arena_bytes},
 	};
