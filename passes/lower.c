@@ -64,7 +64,7 @@ static void
 legal_operands(Module *m, Body *b, Arena *tmp)
 {
 	for (uint32_t i = 0; i < b->nops; i++) {
-		Val x = b->ops[i].in ? b->ops[i].in[0] : NO_VAL;
+		Val x = b->ops[i].nin ? b->ops[i].in[0] : NO_VAL;
 		if (!(op_info[b->ops[i].code].flags & OF_COMM) || is_packed(m, b, x)) continue;
 		Type t = *val_type(b, x);
 		Val y = body_op(m, b, OP_copy, &x, 1, NULL, 0, &t, b->ops[i].loc);

@@ -501,7 +501,7 @@ static void ch_batch(Module *m) { m->batch.i = 1 + m->batch.i; m->axes[2].extent
 static void ch_input_name(Module *m) { m->inputs[0].name = name_of(m->names, "params"); }
 static void ch_input_type(Module *m) { m->inputs[0].type.n--; }
 static void ch_input_range(Module *m) { m->inputs[0].range = NO_AXIS; }
-static void ch_input_of(Module *m) { Input in = m->inputs[0]; in.name = name_of(m->names, "tokens.m2"); in.of = 1; PUSH(m->arena, m->inputs, m->ninputs, m->cinputs, in); }
+static void ch_input_of(Module *m) { Input in = m->inputs[0]; in.name = name_of(m->names, "tokens.m2"); in.of = 1; PUSH(m->arena, m->inputs, m->ninputs, m->cinputs, in); m->mem[0].input_at = offsets(m, 2, 64); }
 static void ch_input_mesh(Module *m) { m->inputs[0].mesh = 2; }
 static void ch_input_loc(Module *m) { m->inputs[0].loc.line = 0; }
 static void ch_const(Module *m) { m->consts[0].dt = DT_f64; }
