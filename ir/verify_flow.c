@@ -78,8 +78,7 @@ type_facts(const Flow *f, const LayerType *l, TypeFacts *t)
 	const Body *b = &f->m->bodies[l->body[BK_F]];
 	const uint32_t *base = find_bases(f, b);
 
-	*t = (TypeFacts){
-	    .out_at = l->out_at, .saved_at = l->saved_at, .carry_at = l->carry_at};
+	*t = (TypeFacts){.out_at = l->out_at, .saved_at = l->saved_at, .carry_at = l->carry_at};
 	t->out_val = NEW_N(f->v->tmp, uint32_t, l->nouts + 1);
 	t->saved_val = NEW_N(f->v->tmp, uint32_t, l->nsaved + 1);
 	t->passes = NEW_N(f->v->tmp, int, l->nouts + 1);
