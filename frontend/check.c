@@ -161,8 +161,10 @@ fit_plan(const Check *k, Module *m)
 		q.meshes[i].name = name_of(m->names, name_str(k->m->names, p->meshes[i].name));
 		q.meshes[i].ax[0].degree = q.microbatches;
 	}
-	for (uint32_t i = 0; i < q.nruns; i++)
+	for (uint32_t i = 0; i < q.nruns; i++) {
 		q.runs[i].count = 0;
+		q.runs[i].loc = (Loc){0};
+	}
 	for (uint32_t i = 0; i < q.nstages; i++) {
 		q.stages[i].count = 0;
 		if (q.stages[i].slots > q.microbatches) q.stages[i].slots = q.microbatches;

@@ -285,6 +285,7 @@ typedef struct Strategy { /* of a run of consecutive instances */
 	uint8_t zero;
 	bool megatron_sp; /* between the parts tp splits, values are split over tp along the axis attention looks along */
 	Recompute recompute;
+	Loc loc; /* its line in a .plan file, for diagnostics; no part of a dump */
 } Strategy;
 
 typedef struct Stage {

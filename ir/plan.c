@@ -209,6 +209,9 @@ mesh_axis_text(Scan *s, Mesh *mesh)
 		k = MX_mb;
 	if (k == MX_mb) {
 		*s = before;
+		if (len == 2 && !memcmp(word, "pp", 2))
+			return scan_fail(s, "a pipeline is no axis of a mesh: its stages are "
+					    "lines, 'stage 0 layers 0-3 ranks 0-1'");
 		return scan_fail(s, "unknown mesh axis '%.*s'; known are dp, tp, cp, sp, ep",
 				 len > 60 ? 60 : len, word);
 	}
@@ -272,11 +275,12 @@ line_stage(PlanText *t, Scan *s)
 
 	if (!scan_u32(s, "the stage", 0, MAX_RANKS, &index)) return false;
 	if (index != p->nstages)
-		return t->bad
-			   ? false
-			   : (diag_error(s->diag, at, "this is stage %" PRIu32 ", not %" PRIu32,
-					 p->nstages, index),
-			      false);
+		return t->bad ? false
+			      : (diag_error(s->diag, at,
+					    "stages come in order: this is stage %" PRIu32
+					    ", not %" PRIu32,
+					    p->nstages, index),
+				 false);
 	while (!scan_at_end(s)) {
 		bool ok = scan_pick_to(s, WORDS("key", keys), &key) &&
 			  (key == 0   ? scan_range(s, "a layer", MAX_COUNT, &k.first, &k.count)
@@ -296,6 +300,7 @@ run_mesh(PlanText *t, Scan *s, Strategy *r)
 {
 	Scan before = *s;
 	Name name;
+	Buf have;
 
 	if (!scan_name(s, "a mesh", &name)) return false;
 	for (uint32_t i = 0; i < t->plan.nmeshes; i++)
@@ -303,8 +308,14 @@ run_mesh(PlanText *t, Scan *s, Strategy *r)
 			r->mesh = i;
 			return true;
 		}
-	return t->bad ? false
-		      : scan_fail(&before, "no mesh '%s' above", name_str(s->names, name));
+	if (t->bad) return false;
+	buf_init(&have, t->arena);
+	for (uint32_t i = 0; i < t->plan.nmeshes && i < 8; i++)
+		buf_printf(&have, "%s%s", i ? ", " : "",
+			   name_str(s->names, t->plan.meshes[i].name));
+	return scan_fail(&before, "no mesh '%s' above this line; there %s %s%s",
+			 name_str(s->names, name), t->plan.nmeshes == 1 ? "is" : "are", have.s,
+			 t->plan.nmeshes > 8 ? " ..." : "");
 }
 
 static bool
@@ -336,7 +347,7 @@ line_layers(PlanText *t, Scan *s)
 {
 	Plan *p = &t->plan;
 	Loc at = scan_loc(s);
-	Strategy r = {0};
+	Strategy r = {.loc = at};
 	Name *names = NULL, name;
 	uint32_t n = 0, cap = 0;
 	bool mesh = false;
@@ -410,6 +421,24 @@ same_names(const Name *given, const Name *have, uint32_t n)
 	return !given[n];
 }
 
+/* Which layer is of which type, in a line. */
+static void
+note_types(const Module *m, Loc at, Diag *d, Arena *tmp)
+{
+	Buf list;
+
+	buf_init(&list, tmp);
+	for (uint32_t i = 0, n; i < m->ninsts && list.n < 200; i += n) {
+		for (n = 1; i + n < m->ninsts && m->insts[i + n].type == m->insts[i].type; n++)
+			continue;
+		buf_puts(&list, i ? ", " : "");
+		text_range(&list, i, n);
+		buf_printf(&list, " %s", name_str(m->names, m->types[m->insts[i].type].name));
+		if (list.n >= 200 && i + n < m->ninsts) buf_puts(&list, " ...");
+	}
+	diag_note(d, at, "the model's layers are %s", list.s);
+}
+
 bool
 plan_text_layers(const PlanText *t, const Module *m, Diag *d)
 {
@@ -432,6 +461,7 @@ plan_text_layers(const PlanText *t, const Module *m, Diag *d)
 		for (uint32_t k = 0; t->layers[i][k]; k++)
 			buf_printf(&list, " %s", name_str(m->names, t->layers[i][k]));
 		diag_error(d, t->run_at[i], "the types of these layers are %s", list.s);
+		note_types(m, t->run_at[i], d, tmp);
 		ok = false;
 	}
 	arena_free(tmp);
@@ -479,8 +509,11 @@ parse_file(const Module *m, PlanText *t, Scan *s)
 		scan_fail(s, "this file is empty; a plan begins 'plan %d'", IR_VERSION);
 		return;
 	}
-	if (!scan_key(s, "plan") ||
-	    !scan_u32(s, "the version", IR_VERSION, IR_VERSION, &version) || !scan_done(s))
+	if (!scan_try_key(s, "plan")) {
+		scan_fail(s, "a plan begins with the line 'plan %d'", IR_VERSION);
+		return;
+	}
+	if (!scan_u32(s, "the version", IR_VERSION, IR_VERSION, &version) || !scan_done(s))
 		return;
 	while (!diag_stop(s->diag) && scan_line(s)) {
 		if (!scan_pick_to(s, WORDS("key", words), &which))

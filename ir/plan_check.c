@@ -102,6 +102,34 @@ check_ranges(Check *c)
 	}
 }
 
+/* What is still to be lowered must be what lowering knows. */
+static void
+check_kinds(Check *c, const Mesh *mesh, Loc at)
+{
+	const char *name = name_str(c->m->names, mesh->name);
+	int n[MX_COUNT] = {0};
+
+	for (int k = 0; k < mesh->n; k++) {
+		MeshKind kind = mesh->ax[k].kind;
+
+		if (kind > MX_tp)
+			wrong(
+			    c, at,
+			    "mesh '%s' has an axis %s, which splits nothing yet; dp splits the "
+			    "batch, tp layers",
+			    name, mesh_kind_str[kind]);
+		/* the batch is split over mb as well */
+		if (mesh->ax[k].degree > 1) n[kind == MX_mb ? MX_dp : kind]++;
+	}
+	for (int kind = MX_dp; kind <= MX_tp; kind++)
+		if (n[kind] > MAX_SHARD)
+			wrong(c, at,
+			      "mesh '%s' splits one axis of a tensor %d times by %s, and %d is "
+			      "the "
+			      "most; write one axis with the product of their degrees",
+			      name, n[kind], kind == MX_dp ? "mb and dp" : "tp", MAX_SHARD);
+}
+
 static void
 check_mesh(Check *c, uint32_t i)
 {
@@ -128,19 +156,26 @@ check_mesh(Check *c, uint32_t i)
 	for (uint32_t j = 0; j < i; j++)
 		if (c->p->meshes[j].name == mesh->name)
 			wrong(c, at, "two meshes are called '%s'", mesh_name(c, i));
+	if (c->m->level <= LV_plan) check_kinds(c, mesh, at);
 }
 
 /* The k-th piece begins where the one before ended. */
 static bool
 follows(Check *c, Loc at, const char *what, uint32_t want, uint32_t first, uint32_t count)
 {
+	char before[60] = "";
+
+	if (want)
+		snprintf(before, sizeof(before), ", the line before ends with %" PRIu32,
+			 want - 1);
 	if (first > want && first - want == 1)
-		wrong(c, at, "%s %" PRIu32 " is left out: this begins with %" PRIu32, what,
-		      want, first);
+		wrong(c, at, "%s %" PRIu32 " is left out: this begins with %" PRIu32 "%s", what,
+		      want, first, before);
 	else if (first > want)
 		wrong(c, at,
-		      "%ss %" PRIu32 "-%" PRIu32 " are left out: this begins with %" PRIu32,
-		      what, want, first - 1, first);
+		      "%ss %" PRIu32 "-%" PRIu32 " are left out: this begins with %" PRIu32
+		      "%s",
+		      what, want, first - 1, first, before);
 	else if (first < want)
 		wrong(c, at, "%s %" PRIu32 " comes twice: the line before ends with %" PRIu32,
 		      what, first, want - 1);
@@ -154,15 +189,27 @@ follows(Check *c, Loc at, const char *what, uint32_t want, uint32_t first, uint3
 static void
 ends(Check *c, Loc at, const char *what, uint32_t have, uint32_t want)
 {
-	if (have < want && want - have == 1)
-		wrong(c, at, "%s %" PRIu32 " is left out: there are %" PRIu32, what, have,
-		      want);
+	if (!have && want)
+		wrong(c, at,
+		      "%ss 0-%" PRIu32 " are left out: no line says where they run, like "
+		      "'layers 0-%" PRIu32 " mesh %s'",
+		      what, want - 1, want - 1, mesh_name(c, c->p->nmeshes - 1));
+	else if (have < want && want - have == 1)
+		wrong(c, at,
+		      "%s %" PRIu32 " is left out: there are %" PRIu32
+		      ", and this last line ends with %" PRIu32,
+		      what, have, want, have - 1);
 	else if (have < want)
-		wrong(c, at, "%ss %" PRIu32 "-%" PRIu32 " are left out: there are %" PRIu32,
-		      what, have, want - 1, want);
+		wrong(c, at,
+		      "%ss %" PRIu32 "-%" PRIu32 " are left out: there are %" PRIu32
+		      ", and this last line ends with %" PRIu32,
+		      what, have, want - 1, want, have - 1);
+	else if (have > want && want == 1)
+		wrong(c, at, "the last %s here is %" PRIu32 ", but there is only 0", what,
+		      have - 1);
 	else if (have > want)
-		wrong(c, at, "the last %s here is %" PRIu32 ", but there are only %" PRIu32,
-		      what, have - 1, want);
+		wrong(c, at, "the last %s here is %" PRIu32 ", but there are only 0-%" PRIu32,
+		      what, have - 1, want - 1);
 }
 
 /* Stages without ranks have equal shares; here that did not work out. */
@@ -212,7 +259,10 @@ check_stages(Check *c)
 		rank = s->rank + s->ranks;
 		if (layer > c->m->ninsts || rank > p->ranks) break;
 		if (s->slots > p->microbatches)
-			wrong(c, at, "%" PRIu32 " slots, but only %" PRIu32 " microbatches",
+			wrong(c, at,
+			      "%" PRIu32 " slots, but only %" PRIu32
+			      " microbatches; leave 'slots' out for as many as the schedule "
+			      "needs",
 			      s->slots, p->microbatches);
 	}
 	ends(c, at, "layer", layer, c->m->ninsts);
@@ -287,6 +337,12 @@ wrong_degrees(Check *c, uint32_t run, uint32_t stage, uint64_t n)
 		      mesh_name(c, i), MAX_RANKS);
 	if (!c->places) return;
 	other_degrees(mesh, n, s->ranks, text, sizeof(text));
+	if (c->p->runs[run].first < s->first ||
+	    c->p->runs[run].first + c->p->runs[run].count > s->first + s->count)
+		also(c, place(c, c->places->stage_at, stage),
+		     "stage %" PRIu32 " has some of these layers only; where the ranks change, "
+		     "another 'layers' line begins",
+		     stage);
 	if (mesh->n == 1)
 		also(c, place(c, c->places->run_at, run),
 		     "'%s' is the mesh of a single rank; %" PRIu32
@@ -360,6 +416,22 @@ more_str(uint32_t more, char *text, size_t size)
 }
 
 static void
+wrong_dp(Check *c, uint32_t mesh, int64_t batch, int64_t dp)
+{
+	int64_t less = batch / dp;
+	char text[60] = "";
+
+	while (less > 1 && batch % less)
+		less--;
+	if (less) snprintf(text, sizeof(text), ", or microbatches %" PRId64, less);
+	wrong(c, place(c, c->places ? c->places->mesh_at : NULL, mesh),
+	      "mesh '%s' splits a microbatch of %" PRId64 " samples over dp = %" PRId64
+	      "; dp may be %" PRId64 " at most%s",
+	      mesh_name(c, mesh), batch / c->p->microbatches, dp, batch / c->p->microbatches,
+	      text);
+}
+
+static void
 check_batch(Check *c)
 {
 	const Plan *p = c->p;
@@ -388,11 +460,7 @@ check_batch(Check *c)
 		for (int k = 1; k < p->meshes[i].n; k++)
 			if (p->meshes[i].ax[k].kind == MX_dp && dp <= batch)
 				dp *= p->meshes[i].ax[k].degree;
-		if (dp > batch / p->microbatches)
-			wrong(c, place(c, c->places ? c->places->mesh_at : NULL, i),
-			      "mesh '%s' splits a microbatch of %" PRId64
-			      " samples over dp = %" PRId64,
-			      mesh_name(c, i), batch / p->microbatches, dp);
+		if (dp > batch / p->microbatches) wrong_dp(c, i, batch, dp);
 	}
 }
 

@@ -238,9 +238,9 @@ choose_seq(const Choose *x, TpChoice *s)
 	}
 	if (x->c->diag)
 		diag_error(
-		    x->c->diag, (Loc){0},
+		    x->c->diag, x->key->strategy.loc,
 		    "megatron_sp splits the axis '%s' of layer '%s' over tp, and its extent "
-		    "%lld is not divisible by %lld",
+		    "%lld is not divisible by %lld; leave it out, or choose another tp",
 		    ir_axis_str(x->m, seq), name_str(x->m->names, t->name),
 		    (long long)ir_extent(x->m, seq), (long long)x->degree);
 	return false;

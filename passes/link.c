@@ -10,6 +10,7 @@
  *
  * Input: LV_plan. Output: LV_spmd. Instances, runs and stages are numbered anew, since reshards are instances.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "passes/passes.h"
@@ -187,6 +188,36 @@ shared_weights(const Module *m, const uint32_t *uses, const Instance *n)
 	return bits;
 }
 
+/* A plan by hand may ask tp for what it cannot do: then all ranks of a group compute the same. */
+static void
+warn_idle_tp(const Link *k)
+{
+	const Module *m = k->m;
+	for (uint32_t r = 0; r < m->plan.nruns; r++) {
+		const Strategy *s = &m->plan.runs[r];
+		const Mesh *mesh = &m->plan.meshes[s->mesh];
+		uint32_t tp = 1;
+		bool splits = !s->loc.line;
+		for (int x = 1; x < mesh->n; x++)
+			if (mesh->ax[x].kind == MX_tp) tp *= mesh->ax[x].degree;
+		for (uint32_t i = 0; i < k->nold; i++) {
+			const TpChoice *c = &lowered(k, i)->tp;
+			if (k->run[i] != r) continue;
+			splits |= c->sp;
+			for (uint32_t a = 0; a < c->naxes; a++)
+				splits |= c->inner[a];
+		}
+		if (tp > 1 && !splits)
+			diag_warn(
+			    k->c->diag, s->loc,
+			    "tp = %" PRIu32
+			    " splits nothing in these layers: no axis inside them is that "
+			    "long, or divides where it must; all ranks of mesh '%s' that "
+			    "differ in tp compute the same",
+			    tp, name_str(m->names, mesh->name));
+	}
+}
+
 static bool
 lower_all(Link *k)
 {
@@ -207,6 +238,7 @@ lower_all(Link *k)
 			k->of[i]++;
 	}
 	ENSURE(m->ntypes == ntypes && m->nbodies == nbodies, "lowering added bodies");
+	warn_idle_tp(k);
 	uint32_t *linked = NEW_N(k->c->tmp, uint32_t, k->memo->n + 1); /* 1 + type it became */
 	bool *taken = NEW_N(k->c->tmp, bool, ntypes + 1);
 	for (uint32_t i = 0; i < k->nold; i++) {

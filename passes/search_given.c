@@ -6,17 +6,47 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "passes/search.h"
 
 enum { MAX_PLAN_BYTES = 16 << 20 };
 
+static const char *
+threads_str(uint32_t threads, char *text, size_t size)
+{
+	if (!threads) return "all";
+	snprintf(text, size, "%" PRIu32, threads);
+	return text;
+}
+
+/* A limit that was given holds for a plan that was given. One that does not lower is refused later, at its place. */
+static bool
+check_memory(Ctx *c, const Module *m, Name file)
+{
+	if (c->memory_bytes <= 0) return true;
+	Search s = {.c = c, .m = m, .ranks = m->plan.ranks, .limit = c->memory_bytes};
+	int64_t arena = search_arena(&s, &m->plan, NULL);
+	if (arena <= s.limit) return true;
+	Buf need, have;
+	buf_init(&need, c->tmp);
+	buf_init(&have, c->tmp);
+	buf_bytes(&need, arena);
+	buf_bytes(&have, s.limit);
+	diag_error(c->diag, (Loc){.file = file, .line = 1, .col = 1, .len = 1},
+		   "this plan takes %s a rank, --memory says %s; more microbatches, zero or "
+		   "recompute take less",
+		   need.s, have.s);
+	return false;
+}
+
 /* The command line may ask for what the plan says, not for something else. */
 static bool
 check_options(Ctx *c, const Plan *p, Name file)
 {
 	Loc at = {.file = file, .line = 1, .col = 1, .len = 1};
+	char text[16];
 	int before = diag_errors(c->diag);
 	if (c->ranks && c->ranks != p->ranks)
 		diag_error(c->diag, at,
@@ -30,6 +60,15 @@ check_options(Ctx *c, const Plan *p, Name file)
 	if (c->schedule_given && c->schedule != p->schedule)
 		diag_error(c->diag, at, "the schedule of this plan is %s, --schedule says %s",
 			   schedule_str[p->schedule], schedule_str[c->schedule]);
+	if (c->threads && c->threads != p->threads)
+		diag_error(c->diag, at, "this plan has threads %s, --threads says %" PRIu32,
+			   threads_str(p->threads, text, sizeof(text)), c->threads);
+	for (uint32_t i = 0; c->recompute_given && i < p->nruns; i++)
+		if (p->runs[i].recompute != c->recompute)
+			diag_error(c->diag, p->runs[i].loc,
+				   "these layers recompute %s, --recompute says %s",
+				   recompute_str[p->runs[i].recompute],
+				   recompute_str[c->recompute]);
 	return diag_errors(c->diag) == before;
 }
 
@@ -47,6 +86,7 @@ search_given(Ctx *c, Module *m)
 	if (!plan_parse(m, c->diag, file, text, n) || !check_options(c, &m->plan, file))
 		return false;
 	m->plan.forward_only |= c->forward_only;
+	if (!check_memory(c, m, file)) return false;
 	m->level = LV_plan;
 	return true;
 }

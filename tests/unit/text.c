@@ -910,7 +910,7 @@ test_plans(void)
 	plan("plan 1\nmodel other\nranks 1\nlayers 0-1 mesh m0\n",
 	     "for the model 'other', not for 'm'");
 	plan("plan 1\nranks 1\nlayers 0 mesh m0\nlayers 0-1 mesh m0\n", "layer 0 comes twice");
-	plan("plan 1\nranks 1\nlayers 0-2 mesh m0\n", "there are only 2");
+	plan("plan 1\nranks 1\nlayers 0-2 mesh m0\n", "there are only 0-1");
 	plan("plan 1\nranks 1\nlayers 1 mesh m0\n", "layer 0 is left out");
 	plan("plan 1\nranks 4\nmesh a = dp:3\nlayers 0-1 mesh a\n",
 	     "multiply to 3, but stage 0 has 4 ranks");
@@ -929,11 +929,11 @@ test_plans(void)
 	plan("plan 1\nranks 1\nlayers 1-0 mesh m0\n", "ends before it begins");
 	plan("plan 1\nranks 2\nmesh a = dp:2 dp:1\nlayers 0-1 mesh a\n",
 	     "occurs twice; number them: dp.0, dp.1");
-	plan("plan 1\nranks 2\nmesh a = pp:2\nlayers 0-1 mesh a\n",
-	     "unknown mesh axis 'pp'; known are dp, tp, cp, sp, ep");
+	plan("plan 1\nranks 2\nmesh a = xp:2\nlayers 0-1 mesh a\n",
+	     "unknown mesh axis 'xp'; known are dp, tp, cp, sp, ep");
 	plan("plan 1\nmesh a = dp:2\nranks 2\nlayers 0-1 mesh a\n",
 	     "begins with its 'ranks' line");
-	plan("plan 1\nranks 2\nstage 1 layers 0-1 ranks 0-1\n", "this is stage 0, not 1");
+	plan("plan 1\nranks 2\nstage 1 layers 0-1 ranks 0-1\n", "stages come in order: this is stage 0, not 1");
 	plan("plan 1\nranks 2\nmesh a = dp:2\nstage 0 layers 0 ranks 0-1\nstage 1 layers 1 "
 	     "ranks 3-4\nlayers 0-1 mesh a\n",
 	     "rank 2 is left out");

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-across-stages.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-degree-zero.plan --emit=mem

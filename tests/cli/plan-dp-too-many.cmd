@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-dp-too-many.plan --emit=mem

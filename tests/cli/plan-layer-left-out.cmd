@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-layer-left-out.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-layer-twice.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-layer-types.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-layers-too-many.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-mesh-below.plan --emit=mem

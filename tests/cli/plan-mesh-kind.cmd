@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-mesh-kind.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-no-version.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-other-model.plan --emit=mem

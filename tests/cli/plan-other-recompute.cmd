@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-other-recompute.plan --emit=mem --recompute=full

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-rank-gap.plan --emit=mem

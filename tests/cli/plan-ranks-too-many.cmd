@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-ranks-too-many.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-recompute.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-slots.plan --emit=mem

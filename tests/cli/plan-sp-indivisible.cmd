@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-sp-indivisible.plan --emit=mem

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-sp-without-tp.plan --emit=mem

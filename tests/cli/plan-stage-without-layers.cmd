@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-stage-without-layers.plan --emit=mem

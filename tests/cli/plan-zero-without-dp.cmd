@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan plan-zero-without-dp.plan --emit=mem
