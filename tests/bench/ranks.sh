@@ -73,5 +73,5 @@ bench() { # MODEL FILE INSTANCES CUT options
 
 echo "| model | plan | ms a step | speed against one rank | ms waiting |"
 echo "|---|---|---|---|---|"
-bench small tests/bench/gpt.gdl 6 3
-bench 124M models/gpt2.gdl 14 7 --set batch=4 --set seq=256
+bench small tests/bench/gpt.gdl 6 3 --set layers=4 --set embed=256 --set heads=4 --set vocab=256 --set batch=8
+bench 124M tests/bench/gpt.gdl 14 7
