@@ -526,6 +526,29 @@ parse_file(const Module *m, PlanText *t, Scan *s)
 	if (!t->bad && !t->head.line) scan_fail(s, "no 'ranks' line");
 }
 
+/* Kinds of axes that a dump may have and no plan can be lowered with. */
+static bool
+kinds_lowered(const Module *m, const PlanText *t, Diag *d)
+{
+	bool ok = true;
+
+	for (uint32_t i = 0; i < t->plan.nmeshes; i++)
+		for (int k = 1; k < t->plan.meshes[i].n; k++) {
+			MeshKind kind = t->plan.meshes[i].ax[k].kind;
+
+			if (kind == MX_dp || kind == MX_tp ||
+			    t->plan.meshes[i].ax[k].degree <= 1)
+				continue;
+			diag_error(d, t->mesh_at[i],
+				   "mesh '%s' splits over %s:%" PRIu32
+				   "; layers are split over dp and tp so far",
+				   name_str(m->names, t->plan.meshes[i].name),
+				   mesh_kind_str[kind], t->plan.meshes[i].ax[k].degree);
+			ok = false;
+		}
+	return ok;
+}
+
 bool
 plan_parse(Module *m, Diag *d, Name file, const char *text, size_t len)
 {
@@ -539,6 +562,7 @@ plan_parse(Module *m, Diag *d, Name file, const char *text, size_t len)
 	if (diag_errors(d) != errors) return false;
 	plan_text_finish(&t, m);
 	if (!plan_text_layers(&t, m, d) || !plan_check(m, &t.plan, &t, d, "")) return false;
+	if (!kinds_lowered(m, &t, d)) return false;
 	m->plan = t.plan;
 	return true;
 }

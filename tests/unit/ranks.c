@@ -322,7 +322,8 @@ test_edits(void)
 	Steps s;
 
 	if (!m) return;
-	check(t.name, fate(&t, m, 0, (Steps){.n = 0}) == RIGHT, "spelt out, it is another program");
+	check(t.name, fate(&t, m, 0, (Steps){.n = 0}) == RIGHT,
+	      "spelt out, it is another program");
 	s = ir_expand(m, 1, t.arena); /* a wait left out */
 	cut(&s, find(&s, ACT_wait, CK_fwd, 0));
 	check(t.name, fate(&t, m, 2, s) == REFUSED, "a dropped wait");
