@@ -146,7 +146,7 @@ fi
 
 # ---- ranks that die, stop, or are told to ----
 begin() { # options: in the background, $job; returns after its second step
-	rm -f "$T/out" "$T/err"
+	: >"$T/out"
 	mpirun -np 8 "$T"/eight/stage_* $data --steps 1000000 --json "$@" >"$T/out" 2>"$T/err" &
 	job=$!
 	for _ in $(seq 400); do ! grep -q '"step":2,' "$T/out" || return 0; sleep 0.05; done
@@ -186,7 +186,7 @@ told() {
 	rm -rf "$T/ck"
 	begin --checkpoint "$T/ck"
 	what="SIG$2 to $3"
-	if [ "$3" = mpirun ]; then kill "-$2" $job; else kill "-$2" "$(processes "$T/eight" "$3" | head -1)"; fi
+	if [ "$3" = mpirun ]; then kill "-$2" $job; else kill "-$2" "$(processes "$T/eight" "$3" | sed -n 1p)"; fi
 	wait $job && have=0 || have=$?
 	[ $have = "$status" ] || [ "$status" = any ] || { cat "$T/err"; fail "$what: status $have"; }
 	alone "$what"
@@ -200,3 +200,9 @@ told 0 TERM 0
 told 0 TERM 2
 told any TERM mpirun
 told 0 USR1 mpirun
+
+# mpirun itself killed: nobody goes on without it
+begin
+kill -9 $job
+wait $job 2>/dev/null || true
+alone "SIGKILL to mpirun"
