@@ -2,8 +2,8 @@
 #
 # usage: awk -v k=K -v family=gpt|llama -f tests/plans/draw.awk     prints: options, the properties drawn, then the plan
 #
-# Over any 12 consecutive K: ranks 1 2 3 4 6 8 twice; with three ranks or more, two unequal stages or more in most and two
-# meshes in one stage in most; vocab is prime and so padded wherever tp is; batches that dp does not divide.
+# Over any 12 consecutive K: ranks 1 2 3 4 6 8 twice; five with unequal stages, six with two meshes in one stage; vocab is
+# prime and so padded wherever tp splits it, and there are batches that dp does not divide.
 function rnd(n) { # 0 .. n-1
 	seed = (seed * 16807) % 2147483647
 	return int(seed / 2147483647 * n)
@@ -47,32 +47,39 @@ BEGIN {
 	ranks = all[1 + k % 6]
 	layers = 4 + rnd(2)
 	n = layers + 2
+	# what this plan must have, so that any dozen of them has enough of each kind
+	want_unequal = ranks > 1 && (k + int(k / 6)) % 2 == 0
+	want_meshes = ranks > 1 && (!want_unequal || (ranks > 2 && int(k / 2) % 2))
 	batch = pick("6 8 9 10 12")
-	mb = pick(divisors(batch))
-	if (mb > 6) mb = 2
-	if (batch % mb) mb = 1
+	do mb = pick(divisors(batch)); while (mb > 6 || (want_meshes && batch / mb < 3))
 	seq = pick("11 12 13 18")
 	sets = "--set batch=" batch " --set seq=" seq " --set layers=" layers
 	if (family == "gpt") { heads = pick("4 5 6"); sets = sets " --set heads=" heads " --set embed=" heads * 7 }
 	else { kv = pick("2 3 4"); sets = sets " --set kv=" kv }
-	stages = ranks >= 3 && rnd(4) ? 2 + (ranks >= 4 && rnd(2)) : ranks == 2 && rnd(2) ? 2 : 1
-	left = ranks
+	do {
+		stages = want_unequal ? 2 + (ranks >= 4 && rnd(2)) : ranks >= 4 && rnd(2) ? 2 : 1
+		left = ranks
+		at = layer = unequal = room = 0
+		for (s = 0; s < stages; s++) {
+			last = s == stages - 1
+			r[s] = last ? left : 1 + rnd(left - (stages - 1 - s))
+			c[s] = last ? n - layer : 1 + rnd(n - layer - (stages - 1 - s))
+			if (s && (r[s] != r[s - 1] || c[s] != c[s - 1])) unequal = 1
+			if (r[s] >= 2 && c[s] >= 2) room = 1
+			left -= r[s]; layer += c[s]
+		}
+	} while ((want_unequal && !unequal) || (want_meshes && !room))
 	at = layer = 0
 	for (s = 0; s < stages; s++) {
-		last = s == stages - 1
-		r = last ? left : 1 + rnd(left - (stages - 1 - s))
-		c = last ? n - layer : 1 + rnd(n - layer - (stages - 1 - s))
-		if (s && (r != was_r || c != was_c)) unequal = 1
-		was_r = r; was_c = c
-		lines = lines "stage " s " layers " range(layer, c) " ranks " range(at, r) "\n"
-		if (c >= 2 && r >= 2 && rnd(4)) {
-			cut = 1 + rnd(c - 1)
-			one = run(layer, cut, r, "")
-			two = run(layer + cut, c - cut, r, one)
+		lines = lines "stage " s " layers " range(layer, c[s]) " ranks " range(at, r[s]) "\n"
+		if (c[s] >= 2 && r[s] >= 2 && want_meshes) {
+			cut = 1 + rnd(c[s] - 1)
+			one = run(layer, cut, r[s], "")
+			two = run(layer + cut, c[s] - cut, r[s], one)
 			if (one != two) two_meshes = 1
 		} else
-			run(layer, c, r, "")
-		left -= r; at += r; layer += c
+			run(layer, c[s], r[s], "")
+		at += r[s]; layer += c[s]
 	}
 	print sets
 	print "ranks " ranks " unequal " unequal + 0 " meshes " two_meshes + 0 " padded " padded + 0 " sp " sp + 0 " stages " stages
