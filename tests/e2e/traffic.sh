@@ -2,7 +2,7 @@
 # What is predicted is what happens, for random plans (tests/plans/draw.awk) that together have every ZeRO level, stages, split
 # sequences and two meshes in a stage. Traffic: what one step gives MPI, counted by a library in front of it (plans/shim.c), is
 # DIR/src/traffic to the call and byte, and so is what the runtime counts over either transport. Memory: the arena that the
-# compiler prints, that the source holds and that the program maps are one number on every rank. Dead buffers filled with NaN,
+# search and the summary print, that the source holds and that the program maps are one number on every rank. Dead buffers filled with NaN,
 # and messages sent synchronously, change no bit. PLANS=N takes N plans of any kind.
 . tests/lib.sh
 . tests/mpi.sh
@@ -120,3 +120,17 @@ while [ "$done" -lt "${PLANS:-5}" ] && { [ -n "${PLANS:-}" ] || [ -n "$wanted" ]
 	wanted=$rest done=$((done + 1))
 	one
 done
+
+# Where the plan is searched for: what the search says of the fastest is the largest arena of its stages.
+for file in gpt llama; do
+	for ranks in 2 3 4 8; do
+		rm -rf "$T/searched"
+		"$GV" tests/models/$file.gdl --set layers=6 --set batch=12 --ranks=$ranks --explain -o "$T/searched" >"$T/said" 2>&1
+		most=$("$GV" tests/models/$file.gdl --set layers=6 --set batch=12 --ranks=$ranks --emit=mem |
+			awk '$1 == "arena" && $2 > most { most = $2 } END { b = most; split("B KiB MiB GiB", u, " "); for (i = 1; b >= 1024; i++) b /= 1024; printf (i > 1 ? "%.2f %s\n" : "%.0f %s\n"), b, u[i] }')
+		sed -n 's/^plan: *-> \([0-9.]*\) ms a step, \([0-9.]* [KMGT]*i*B\) a rank$/\1 \2/p' "$T/said" | sort -g |
+			awk -v most="$most" 'NR == 1 { ms = $1 } $1 == ms && $2 " " $3 == most { same = 1 } END { exit !same }' ||
+			{ cat "$T/said"; fail "$file on $ranks ranks: the search did not say $most"; }
+	done
+done
+echo "searched for: the search's figure is the arena"
