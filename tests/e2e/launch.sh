@@ -24,6 +24,14 @@ alone() {
 	fail "$*: processes are left over"
 }
 
+job= user= home=
+clean() { # also after a failure
+	[ -z "$job" ] || kill -9 "$job" 2>/dev/null || true
+	[ -z "$user" ] || userdel "$user" 2>/dev/null || true
+	[ -z "$home" ] || rm -rf "$home"
+}
+trap clean EXIT
+
 # step lines on standard input
 steps() { sed -n 's/.*"step": *\([0-9]*\), *"loss": *\([^,]*\), *"norm": *\([^,}]*\).*/step \1 \2 \3/p'; }
 
@@ -85,7 +93,6 @@ make -s -C "$T/eight" run ARGS="$data --steps 3" >"$T/out" 2>&1 </dev/null
 # ---- as another user ----
 if [ "$(id -u)" = 0 ] && command -v useradd >/dev/null && command -v setpriv >/dev/null; then
 	user=gvtest$$ home=$(mktemp -d)
-	trap 'userdel "$user" 2>/dev/null; rm -rf "$home"' EXIT
 	useradd -M -d "$home" "$user"
 	cp -r "$T/eight" "$T/text" "$home"
 	chown -R "$user" "$home"
@@ -168,6 +175,7 @@ ends_with() {
 	took=$((($(date +%s%N) - begun) / 1000000))
 	[ $took -lt 10000 ] || { cat "$T/err"; kill -9 $job; alone "$what"; fail "$what: mpirun is there after $took ms"; }
 	wait $job && fail "$what: status 0"
+	job=
 	[ "${said:-$took}" -le 5000 ] || fail "$what: said after $said ms"
 	one_line "$3"
 	alone "$what"
@@ -188,6 +196,7 @@ told() {
 	what="SIG$2 to $3"
 	if [ "$3" = mpirun ]; then kill "-$2" $job; else kill "-$2" "$(processes "$T/eight" "$3" | sed -n 1p)"; fi
 	wait $job && have=0 || have=$?
+	job=
 	[ $have = "$status" ] || [ "$status" = any ] || { cat "$T/err"; fail "$what: status $have"; }
 	alone "$what"
 	last=$(sed -n 's/.*stopped by SIGTERM after step \([0-9]*\).*/\1/p' "$T/err")
@@ -205,4 +214,5 @@ told 0 USR1 mpirun
 begin
 kill -9 $job
 wait $job 2>/dev/null || true
+job=
 alone "SIGKILL to mpirun"

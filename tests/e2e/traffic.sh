@@ -2,8 +2,8 @@
 # What is predicted is what happens, for random plans (tests/plans/draw.awk) that together have every ZeRO level, stages, split
 # sequences and two meshes in a stage. Traffic: what one step gives MPI, counted by a library in front of it (plans/shim.c), is
 # DIR/src/traffic to the call and byte, and so is what the runtime counts over either transport. Memory: the arena that the
-# search and the summary print, that the source holds and that the program maps are one number on every rank. Dead buffers filled with NaN,
-# and messages sent synchronously, change no bit. PLANS=N takes N plans of any kind.
+# search and the summary print, that the source holds and that the program maps are one number on every rank. Dead buffers
+# filled with NaN, and messages sent synchronously, change no bit. PLANS=N takes N plans of any kind.
 . tests/lib.sh
 . tests/mpi.sh
 text
