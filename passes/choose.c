@@ -270,6 +270,7 @@ choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 	look_at(&x);
 	if (key->strategy.megatron_sp && !choose_seq(&x, out)) return false;
 	n = candidates(&x, class);
+	out->able = n > 0;
 	double least = -1;
 	uint32_t best = 0;
 	for (uint32_t set = 0; set < UINT32_C(1) << n; set++) {

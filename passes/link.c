@@ -203,15 +203,13 @@ warn_idle_tp(const Link *k)
 		for (uint32_t i = 0; i < k->nold; i++) {
 			const TpChoice *c = &lowered(k, i)->tp;
 			if (k->run[i] != r) continue;
-			splits |= c->sp;
-			for (uint32_t a = 0; a < c->naxes; a++)
-				splits |= c->inner[a];
+			splits |= c->sp || c->able;
 		}
 		if (tp > 1 && !splits)
 			diag_warn(
 			    k->c->diag, s->loc,
 			    "tp = %" PRIu32
-			    " splits nothing in these layers: no axis inside them is that "
+			    " can split nothing in these layers: no axis inside them is that "
 			    "long, or divides where it must; all ranks of mesh '%s' that "
 			    "differ in tp compute the same",
 			    tp, name_str(m->names, mesh->name));

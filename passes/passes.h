@@ -178,7 +178,8 @@ uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t m
 typedef struct TpChoice {
 	bool *inner; /* [naxes] */
 	uint32_t naxes;
-	bool sp; /* Megatron-SP */
+	bool able; /* some axis could be split, whether or not it pays */
+	bool sp;   /* Megatron-SP */
 	Axis
 	    seq; /* the axis attention looks along, where the layer's arguments or results have it; none: no sp */
 } TpChoice;
