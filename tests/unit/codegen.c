@@ -87,7 +87,7 @@ lower(Ctx *c, const Case *x)
 		fe.nset++;
 	c->microbatches = x->microbatches;
 	c->recompute = x->recompute;
-	c->recompute_given = true;
+	c->recompute_given = !c->plan_path;
 	Module *m = x->file ? fe_load(c, &fe) : fe_parse_text(c, &fe, x->text, strlen(x->text));
 	return m && pass_run_all(c, &m, &po) ? m : NULL;
 }
