@@ -17,6 +17,20 @@ if [ "$name" = gir ]; then # dumps of small models at every level
 			"$GV" tests/models/$model.gdl --emit=$level >"$corpus/$model-$level" || exit 1
 		done
 	done
+	small="--set layers=1 --set batch=4 --set seq=4 --set vocab=5 --set heads=2 --set embed=4 --set ffn=3"
+	for plan in tests/fuzz/seeds/ranks/*.plan; do # and of many ranks
+		for level in plan-ir spmd sched mem; do
+			"$GV" tests/models/gpt.gdl $small --plan "$plan" --emit=$level >"$corpus/$(basename "$plan")-$level" || exit 1
+		done
+	done
+fi
+if [ "$name" = plan ]; then # random plans, and those of people who made a mistake; decisions are what the fuzzer finds
+	for k in 1 2 3 4 5 7 8 9 10 11 13 14 15 16 17; do
+		awk -v k=$k -v family=gpt -f tests/plans/draw.awk | sed '1,2d' >"$corpus/drawn-$k"
+	done
+	for f in tests/cli/plan-*.plan; do
+		sed 's/layers \([0-3]\)-4/layers \1-5/' "$f" >"$corpus/$(basename "$f")"
+	done
 fi
 cd "$T" || exit 1
 program=$1

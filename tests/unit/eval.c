@@ -861,8 +861,11 @@ test_deadlock(void)
 	check(t.name, !eval_ranks(&e), "not found");
 	check(t.name, has_said(&t, "deadlock: rank 0 waits in '%y'"), "rank 0 is not named");
 	check(t.name, has_said(&t, "rank 1 waits in '%other'"), "rank 1 is not named");
-	for (int i = 0; i < 2; i++)
-		arena_free(ranks[i].body), arena_free(ranks[i].op);
+	for (int i = 0; i < 2; i++) {
+		eval_forget(&ranks[i]);
+		arena_free(ranks[i].body);
+		arena_free(ranks[i].op);
+	}
 	close_test(&t);
 }
 
