@@ -16,6 +16,7 @@ body_copy(Arena *a, const Body *b)
 	r.vals = arena_dup(a, b->vals, sizeof *b->vals * b->nvals);
 	r.ops = arena_dup(a, b->ops, sizeof *b->ops * b->nops);
 	r.cports = b->nports, r.cvals = b->nvals, r.cops = b->nops;
+	r.index = NULL; /* that of names is the original's, and both may grow */
 	for (uint32_t i = 0; i < r.nops; i++) {
 		Op *op = &r.ops[i];
 		op->in = arena_dup(a, op->in, sizeof *op->in * op->nin);

@@ -222,6 +222,25 @@ saved_bytes(const Module *m, const char *type)
 	return n;
 }
 
+/* A body and its copy grow apart: neither sees the other's names. */
+static void
+test_copy(void)
+{
+	Ctx c = context(stderr);
+	Module *m = compile(&c, mlp, "optimizer");
+	Body a = body_copy(m->arena, body_of(m, "block", BK_F)), b;
+	Type t = *val_type(&a, (Val){1});
+	Name x = name_of(c.names, "x1"), y = name_of(c.names, "y1");
+	ir_val(m, &a, x, t);
+	b = body_copy(m->arena, &a);
+	for (int i = 0; i < 9; i++)
+		ir_val(m, &a, y, t);
+	CHECK(b.vals[ir_val(m, &b, x, t).i].name != x);
+	CHECK(b.vals[ir_val(m, &b, y, t).i].name == y);
+	CHECK(a.vals[ir_val(m, &a, y, t).i].name != y);
+	done(&c);
+}
+
 static void
 test_remat(void)
 {
@@ -461,6 +480,7 @@ main(void)
 {
 	test_shard();
 	test_fuse();
+	test_copy();
 	test_remat();
 	test_memo();
 	test_plan();
