@@ -2,7 +2,10 @@
  * flow.h - what the proof of a schedule is made of. Private to ir/.
  *
  * verify_flow.c   facts about a module: where its values are, what must have been added to a gradient
- * verify_step.c   a step of one process on its shadow memory
+ * verify_shadow.c what every byte of an arena holds
+ * verify_place.c  where a process has what, and what must be there
+ * verify_step.c   a step of one process: bodies, inputs, norm; its begin and end
+ * verify_start.c  ... what a communication reads and leaves
  * verify_comm.c   processes meet: messages, collectives, who waits for whom
  * verify_sched.c  tables and lists of steps are run through these
  *
@@ -144,14 +147,51 @@ typedef struct Game {
 bool game_wrong(Game *g, const Proc *p, const char *fmt, ...) GV_PRINTF(3, 4);
 const char *step_str(const Game *g, const Proc *p, uint32_t step);
 
+/* verify_shadow.c. Bytes [lo, hi); `verb` is what the step does there, for the diagnostic. False: the game is over. */
+uint32_t shadow_find(const Shadow *s, int64_t at); /* the extent that holds a byte */
+bool shadow_holds(Game *g, Proc *p, int64_t lo, int64_t hi, const Content *want,
+		  const char *verb);
+bool shadow_leave(Game *g, Proc *p, int64_t lo, int64_t hi, Content c);
+/* Adds a contribution; over anything else it is the first: stored, or if not `store` wrong. */
+bool shadow_add(Game *g, Proc *p, int64_t lo, int64_t hi, Content to, uint64_t sum, bool store);
+bool content_equal(const Content *a, const Content *b);
+const char *content_str(const Game *g, const Content *c);
+
+/* verify_place.c */
+typedef struct Place {
+	int64_t lo, hi; /* empty: nothing in memory */
+	Content c;
+} Place;
+
+Place place_at(int64_t lo, int64_t bytes, Content c);
+Place place_arg(const Game *g, const Proc *p, const Step *s, Ref ref, int64_t bytes);
+Place place_cot(const Game *g, const Proc *p, const Step *s, uint32_t inst, uint32_t result,
+		int64_t bytes);
+Place place_carry(const Game *g, const Proc *p, const Step *s, uint32_t slot, int64_t bytes);
+/* A parameter in a section: all of it, or only what is in this rank's range. */
+Place place_state(const Game *g, const Proc *p, uint32_t param, Section s, bool range,
+		  Content c);
+/* ZeRO 3: a parameter in its gather buffer; ZeRO 2, 3: its gradient before it is summed (dwork). */
+Place place_buffer(const Game *g, const Proc *p, uint32_t param, bool dwork, Content c);
+Place place_weight(const Game *g, const Proc *p, uint32_t param); /* as F, B and W read it */
+int64_t slot_base(const Game *g, const Proc *p, const Step *s);
+bool in_stage(const Game *g, const Proc *p, uint32_t inst);
+int param_zero(const Game *g, uint32_t param);
+/* 1: its owner, here, has updated it. */
+uint32_t param_version(const Game *g, const Proc *p, uint32_t param);
+Content param_content(const Game *g, What what, uint32_t param, uint32_t after);
+Content grad_content(const Game *g, uint32_t param); /* the gradient as N and U want it */
+
 /* verify_step.c */
 void proc_begin(Game *g, Proc *p);
 bool proc_input(Game *g, Proc *p, const Step *s);
 bool proc_body(Game *g, Proc *p, const Step *s);
 bool proc_norm(Game *g, Proc *p);
-bool proc_start(Game *g, Proc *p, const Step *s, Request *q); /* memory only */
-bool proc_finish(Game *g, Proc *p, Request *q);
 bool proc_end(Game *g, Proc *p);
+
+/* verify_start.c */
+bool proc_start(Game *g, Proc *p, const Step *s, Request *q);
+bool proc_finish(Game *g, Proc *p, Request *q);
 
 /* verify_comm.c */
 bool meet_run(Game *g);
