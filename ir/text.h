@@ -170,11 +170,16 @@ typedef struct Verify {
 
 void verify_bad(const Verify *v, Loc at, const char *fmt, ...) GV_PRINTF(3, 4);
 bool verify_type(const Verify *v, const Type *t, const Mesh *mesh, Loc at, const char *what);
+/* Same data type and axes in the same order; how they are split is not looked at. */
+bool verify_same_layout(const Type *a, const Type *b);
 void verify_body(const Verify *v, uint32_t body);
+void verify_instances(const Verify *v);
 void verify_gradients(const Verify *v);
 void verify_actions(const Verify *v);
 void verify_body_memory(const Verify *v, uint32_t body);
 void verify_memory(const Verify *v);
+const char *verify_type_str(const Verify *v, const Mesh *mesh,
+			    const Type *t); /* for messages */
 /* "body 3 (F of block)" */
 const char *verify_body_str(const Verify *v, const Body *b);
 

@@ -198,28 +198,35 @@ start_all_reduce(Comm *c, int request, int comm, real *x, int64_t n, bool max,
 	started(c, request);
 }
 
-static void
-start_reduce_scatter(Comm *c, int request, int comm, const real *in, real *out, real *work,
-		     int64_t outer, int64_t inner, const char *label)
+/* `outer` times a block of `inner` from or to every rank of the group. */
+static Op *
+new_blocks(Comm *c, int request, OpKind kind, int comm, const void *in, void *out,
+	   int64_t outer, int64_t inner, const char *label)
 {
-	Op *o = new_op(c, request, CO_reduce_scatter, comm, label);
+	Op *o = new_op(c, request, kind, comm, label);
 	o->in = in;
 	o->out = out;
-	o->work = work;
 	o->outer = outer;
 	o->inner = inner;
+	return o;
+}
+
+static void
+start_reduce_scatter(Comm *c, int request, int comm, const real *in, real *out, real *work,
+		     int64_t outer, int64_t inner, bool add, const char *label)
+{
+	Op *o = new_blocks(c, request, CO_reduce_scatter, comm, in, out, outer, inner, label);
+	o->work = work;
+	o->add = add;
 	count(c, o, outer * inner * c->groups[comm].size);
+	started(c, request);
 }
 
 static void
 start_all_gather(Comm *c, int request, int comm, const void *in, void *out, int64_t outer,
 		 int64_t inner, int elem, const char *label)
 {
-	Op *o = new_op(c, request, CO_all_gather, comm, label);
-	o->in = in;
-	o->out = out;
-	o->outer = outer;
-	o->inner = inner;
+	Op *o = new_blocks(c, request, CO_all_gather, comm, in, out, outer, inner, label);
 	o->elem = elem;
 	count(c, o, outer * inner);
 	started(c, request);
@@ -237,10 +244,7 @@ void
 gv_start_reduce_scatter(GvrtRun *r, int request, int comm, real *in, real *out, int64_t n,
 			bool add, const char *label)
 {
-	Comm *c = comm_of(r);
-	start_reduce_scatter(c, request, comm, in, out, in, 1, n, label);
-	c->requests[request].op[c->requests[request].n].add = add;
-	started(c, request);
+	start_reduce_scatter(comm_of(r), request, comm, in, out, in, 1, n, add, label);
 }
 
 void
@@ -294,10 +298,9 @@ gv_reduce_scatter(GvrtRun *r, int comm, const real *in, real *out, real *work, i
 		  int64_t inner, const char *label)
 {
 	Comm *c = comm_of(r);
-	int request = (int)c->p->nrequests;
-	start_reduce_scatter(c, request, comm, in, out, work, outer, inner, label);
-	started(c, request);
-	wait_for(c, request);
+	start_reduce_scatter(c, (int)c->p->nrequests, comm, in, out, work, outer, inner, false,
+			     label);
+	wait_for(c, (int)c->p->nrequests);
 }
 
 /* ---- among the runtime's own: the world ---- */
