@@ -102,12 +102,6 @@ mine(const Own *o, uint32_t inst)
 	return !o->e->staged || ir_stage_of(o->m, inst) == o->stage;
 }
 
-static bool
-is_reshard(const Module *m, uint32_t inst)
-{
-	return m->types[m->insts[inst].type].reshard;
-}
-
 /* Does the argument of reshard instance i come from an instance of this stage? */
 static bool
 made_here(const Own *o, uint32_t i)
@@ -143,7 +137,7 @@ forward(Own *o, uint32_t mb)
 	act_edges(o, CK_fwd, false, mb);
 	for (uint32_t i = 0; i < m->ninsts; i++) {
 		if (!mine(o, i)) continue;
-		if (!is_reshard(m, i)) {
+		if (!ir_is_reshard(m, i)) {
 			if (o->e->flats[i].zero == 3) act_move(o, CK_param, i, mb);
 			act_body(o, BK_F, i, mb);
 		} else if (made_here(o, i)) {

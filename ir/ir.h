@@ -494,6 +494,10 @@ Val ir_port(Module *m, Body *b, PortKind kind, uint16_t slot, Name hint, Type t)
 void ir_out(Module *m, Body *b, PortKind kind, uint16_t slot, Val v);
 /* First port of that kind and slot; NULL. */
 Port *ir_find_port(const Body *b, PortKind kind, uint16_t slot);
+/* ... of a body of a layer type, or of an instance's; NULL also if there is no such body. */
+Port *ir_type_port(const Module *m, const LayerType *l, BodyKind k, PortKind kind, uint32_t slot);
+Port *ir_inst_port(const Module *m, uint32_t inst, BodyKind k, PortKind kind, uint32_t slot);
+bool ir_is_reshard(const Module *m, uint32_t inst);
 
 /* Appends an op; result types come from infer. Attributes are given by ATTR_ makers. On a type error returns none
  * after one diagnostic through `d` (ICE if d is NULL: a pass made an ill-typed op). */

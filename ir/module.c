@@ -190,6 +190,24 @@ ir_find_port(const Body *b, PortKind kind, uint16_t slot)
 	return NULL;
 }
 
+Port *
+ir_type_port(const Module *m, const LayerType *l, BodyKind k, PortKind kind, uint32_t slot)
+{
+	return l->body[k] ? ir_find_port(&m->bodies[l->body[k]], kind, (uint16_t)slot) : NULL;
+}
+
+Port *
+ir_inst_port(const Module *m, uint32_t inst, BodyKind k, PortKind kind, uint32_t slot)
+{
+	return ir_type_port(m, &m->types[m->insts[inst].type], k, kind, slot);
+}
+
+bool
+ir_is_reshard(const Module *m, uint32_t inst)
+{
+	return m->types[m->insts[inst].type].reshard;
+}
+
 const Type *
 val_type(const Body *b, Val v)
 {

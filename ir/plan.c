@@ -31,7 +31,7 @@ plan_layers(const Module *m, uint32_t *first, uint32_t *count)
 
 	if (m->level < LV_spmd) return;
 	for (uint32_t i = 0; i < end && i < m->ninsts; i++)
-		if (!m->types[m->insts[i].type].reshard) *(i < *first ? &before : &in) += 1;
+		if (!ir_is_reshard(m, i)) *(i < *first ? &before : &in) += 1;
 	*first = before;
 	*count = in;
 }
@@ -47,7 +47,7 @@ run_types(const Module *m, uint32_t first, uint32_t count, bool file, Arena *tmp
 		Name name = m->types[m->insts[i].type].name;
 		uint32_t k = 0;
 
-		if (file && m->types[m->insts[i].type].reshard) continue;
+		if (file && ir_is_reshard(m, i)) continue;
 		while (k < n && (*names)[k] != name)
 			k++;
 		if (k == n) PUSH(tmp, *names, n, cap, name);

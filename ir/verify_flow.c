@@ -15,12 +15,6 @@ flow_hash(uint64_t what, uint64_t i, uint64_t k, uint64_t mb)
 	return hash_bytes(x, sizeof(x), 0) | 1;
 }
 
-static bool
-has_port(const Module *m, const LayerType *l, BodyKind k, PortKind kind, uint32_t slot)
-{
-	return l->body[k] && ir_find_port(&m->bodies[l->body[k]], kind, (uint16_t)slot);
-}
-
 /* ---- layer types ---- */
 
 /* Where each value's bytes are: a view without a buffer is where its operand is. */
@@ -131,7 +125,7 @@ cot_facts(Flow *f)
 		for (uint32_t a = 0; a < l->nargs; a++) {
 			Ref ref = m->insts[i].args[a];
 
-			if (ref.kind != REF_result || !has_port(m, l, BK_B, PORT_dx, a))
+			if (ref.kind != REF_result || !ir_type_port(m, l, BK_B, PORT_dx, a))
 				continue;
 			f->cot_sum[f->res0[ref.i] + ref.result] +=
 			    flow_hash(CONTRIB_dx, i, a, 0);
@@ -161,7 +155,7 @@ user_facts(Flow *f)
 			for (uint32_t w = 0; w < l->nweights; w++) {
 				uint32_t p = m->insts[i].params[w];
 
-				if (!has_port(m, l, BK_W, PORT_dw, w)) continue;
+				if (!ir_type_port(m, l, BK_W, PORT_dw, w)) continue;
 				if (fill) {
 					f->users[--f->user0[p + 1]].inst = i;
 					f->users[f->user0[p + 1]].slot = w;
@@ -382,7 +376,7 @@ own_cots(const Flow *f, Memory *x, int64_t *top)
 	for (uint32_t i = 0; i < m->ninsts; i++) {
 		Ref r = m->insts[i].args ? m->insts[i].args[0] : (Ref){0};
 
-		if (m->types[m->insts[i].type].reshard && r.kind == REF_result &&
+		if (ir_is_reshard(m, i) && r.kind == REF_result &&
 		    x->cot[f->res0[r.i] + r.result].shared)
 			x->back_at[i] = take(top, arg_bytes(f, i));
 	}

@@ -130,12 +130,6 @@ source_needed(const Flow *w, uint32_t index, uint32_t source)
 	return false;
 }
 
-static bool
-has_port(const Module *m, const LayerType *l, BodyKind k, PortKind kind, uint32_t slot)
-{
-	return l->body[k] && ir_find_port(&m->bodies[l->body[k]], kind, (uint16_t)slot);
-}
-
 static void
 backward(Flow *w, uint32_t index)
 {
@@ -146,7 +140,7 @@ backward(Flow *w, uint32_t index)
 	for (uint32_t a = 0; a < l->nargs; a++) {
 		if (!arg_active(w, n, (int)a) || !source_needed(w, index, a)) continue;
 		w->needed[w->first[n->args[a].i] + n->args[a].result] = true;
-		if (!has_port(m, l, BK_B, PORT_dx, a))
+		if (!ir_type_port(m, l, BK_B, PORT_dx, a))
 			verify_bad(w->v, n->loc,
 				   "%s: the loss depends on argument %" PRIu32
 				   ", but no body B of '%s' makes its cotangent",
@@ -160,7 +154,7 @@ backward(Flow *w, uint32_t index)
 
 		if (!trainable(m, n->params[k]) || !source_needed(w, index, l->nargs + k))
 			continue;
-		if (!has_port(m, l, BK_W, PORT_dw, k)) {
+		if (!ir_type_port(m, l, BK_W, PORT_dw, k)) {
 			verify_bad(w->v, n->loc,
 				   "%s: the loss depends on '%s', but no body W of '%s' makes "
 				   "its gradient",
@@ -170,7 +164,7 @@ backward(Flow *w, uint32_t index)
 		}
 		while (slot < o->nweights && m->insts[owner].params[slot] != own)
 			slot++;
-		if (m->level >= LV_plan && !has_port(m, o, BK_U, PORT_w_out, slot))
+		if (m->level >= LV_plan && !ir_type_port(m, o, BK_U, PORT_w_out, slot))
 			verify_bad(w->v, p->loc, "no body U of '%s' updates the parameter '%s'",
 				   name_str(m->names, o->name), name_str(m->names, p->name));
 	}

@@ -203,7 +203,7 @@ in_turn(Game *g, Proc *p, const Step *s)
 		return game_wrong(g, p, "%s has no body %s",
 				  name_str(m->names, m->insts[n].name),
 				  (unsigned)k < BK_COUNT ? body_str[k] : "?");
-	if (m->types[m->insts[n].type].reshard)
+	if (ir_is_reshard(m, n))
 		return game_wrong(g, p,
 				  "a body between two meshes is run by 'start' and 'wait'");
 	done = &p->done[k][n];
@@ -255,7 +255,7 @@ spoil_slot(Game *g, Proc *p, const Step *s)
 		int64_t end = e->hi < hi ? e->hi : hi;
 		bool comes = e->c.what == HOLDS_flight ||
 			     (e->c.what == HOLDS_frame && e->c.mb == s->a.mb &&
-			      m->types[m->insts[e->c.i].type].reshard);
+			      ir_is_reshard(m, e->c.i));
 
 		if (!comes && e->c.what != HOLDS_nothing)
 			shadow_leave(g, p, lo, end, (Content){.what = HOLDS_nothing});

@@ -145,19 +145,6 @@ all_none(Arena *a, uint32_t n)
 
 /* ---- cotangents ---- */
 
-static bool
-has_port(const Module *m, uint32_t inst, BodyKind bk, PortKind kind, uint16_t slot)
-{
-	uint32_t b = m->types[m->insts[inst].type].body[bk];
-	return b && ir_find_port(&m->bodies[b], kind, slot);
-}
-
-static bool
-is_reshard(const Module *m, uint32_t inst)
-{
-	return m->types[m->insts[inst].type].reshard;
-}
-
 typedef struct Use {
 	uint32_t n, by; /* how many instances give a contribution; the last of them */
 } Use;
@@ -169,7 +156,8 @@ count_uses(Ctx *c, const Module *m, const uint32_t *cot_of, uint32_t ncot)
 	for (uint32_t i = 0; i < m->ninsts; i++)
 		for (uint16_t a = 0; a < m->types[m->insts[i].type].nargs; a++) {
 			Ref r = m->insts[i].args[a];
-			if (r.kind != REF_result || !has_port(m, i, BK_B, PORT_dx, a)) continue;
+			if (r.kind != REF_result || !ir_inst_port(m, i, BK_B, PORT_dx, a))
+				continue;
 			use[cot_of[r.i] + r.result].n++;
 			use[cot_of[r.i] + r.result].by = i;
 		}
@@ -180,7 +168,8 @@ count_uses(Ctx *c, const Module *m, const uint32_t *cot_of, uint32_t ncot)
 static bool
 takes_turns(const Module *m, const Use *u, uint32_t inst)
 {
-	return u->n == 1 && u->by == inst + 1 && !is_reshard(m, inst) && !is_reshard(m, u->by);
+	return u->n == 1 && u->by == inst + 1 && !ir_is_reshard(m, inst) &&
+	       !ir_is_reshard(m, u->by);
 }
 
 static int64_t
@@ -197,9 +186,9 @@ layout_back(const Lay *l, int64_t *top)
 {
 	const Module *m = l->m;
 	for (uint32_t i = 0; i < m->ninsts; i++) {
-		Ref r = is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
+		Ref r = ir_is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
 		if (r.kind != REF_result || !in_stage(l, r.i) ||
-		    !has_port(m, i, BK_B, PORT_dx, 0) ||
+		    !ir_inst_port(m, i, BK_B, PORT_dx, 0) ||
 		    !l->x->cot[l->x->cot_of[r.i] + r.result].shared)
 			continue;
 		l->x->back_at[i] = take(top, cot_bytes(m, r.i, r.result));
@@ -232,8 +221,8 @@ layout_cots(const Lay *l)
 			int64_t in_pair = 0;
 			for (uint16_t r = 0; r < m->types[m->insts[i].type].nouts; r++) {
 				uint32_t k = x->cot_of[i] + r;
-				bool read = has_port(m, i, BK_B, PORT_cot, r) ||
-					    has_port(m, i, BK_W, PORT_cot, r);
+				bool read = ir_inst_port(m, i, BK_B, PORT_cot, r) ||
+					    ir_inst_port(m, i, BK_W, PORT_cot, r);
 				bool turns = takes_turns(m, &use[k], i);
 				if (!use[k].n && !read) continue;
 				if (turns == own) continue;
@@ -420,8 +409,8 @@ stack_begins(const Lay *l)
 	const Module *m = l->m;
 	uint32_t begin = 0, first = l->s->first;
 	for (uint32_t i = 0; i < m->ninsts; i++) {
-		Ref r = is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
-		if (is_reshard(m, i) && in_stage(l, i) && begin < i - first + 1)
+		Ref r = ir_is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
+		if (ir_is_reshard(m, i) && in_stage(l, i) && begin < i - first + 1)
 			begin = i - first + 1;
 		if (r.kind == REF_result && in_stage(l, r.i) && begin < r.i - first + 1)
 			begin = r.i - first + 1;

@@ -323,6 +323,35 @@ Roll *roll_new(Ctx *c, const Module *laid, uint32_t stage);
 /* Appends the actions to m's, turns of like ones as loops; from_end: a turn left over is the first, not the last. */
 void roll_actions(Roll *r, Module *m, const ActList *l, bool from_end);
 
+/* moves.c: what a stage sends and receives, read by sched */
+
+/* A reshard with an end in this stage, or a borrowed parameter. */
+typedef struct Move {
+	uint32_t id;       /* instance or parameter */
+	uint32_t from, to; /* stages */
+	uint32_t producer; /* the instance whose result moves; of a parameter, its owner */
+	uint16_t result;
+	bool back; /* a cotangent, or a gradient, goes back */
+	uint32_t
+	    low; /* who makes the last contribution to that: the first reader; without any, the reshard itself */
+	uint32_t high; /* who makes the first */
+	bool late;     /* lent when all U are through */
+} Move;
+
+typedef struct Moves {
+	Move *v;
+	uint32_t n, cap;
+} Moves;
+
+typedef struct StageMoves {
+	Moves made;     /* reshards, in the order in which their values are made */
+	Moves back;     /* reshards with a cotangent, in the order in which that is made */
+	Moves lent;     /* borrowed parameters in the order in which they are lent */
+	Moves returned; /* ... in which their gradients return */
+} StageMoves;
+
+StageMoves moves_of_stage(const Module *m, uint32_t stage, Arena *tmp);
+
 /* schedule.c */
 
 /* The least microbatches in flight that the schedule of a stage needs. */

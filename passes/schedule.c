@@ -30,27 +30,7 @@
  * are made, cotangents as their last contribution is, gradients by falling and values of borrowed parameters by rising owner.
  * Everything else is among ranks that run one table.
  */
-#include <stdlib.h>
-
 #include "passes/passes.h"
-
-/* A reshard with an end in this stage, or a borrowed parameter. */
-typedef struct Move {
-	uint32_t id;       /* instance or parameter */
-	uint32_t from, to; /* stages */
-	uint32_t producer; /* the instance whose result moves; of a parameter, its owner */
-	uint16_t result;
-	bool back; /* a cotangent, or a gradient, goes back */
-	uint32_t
-	    low; /* who makes the last contribution to that: the first reader; without any, the reshard itself */
-	uint32_t high; /* who makes the first */
-	bool late;     /* lent when all U are through */
-} Move;
-
-typedef struct Moves {
-	Move *v;
-	uint32_t n, cap;
-} Moves;
 
 typedef struct Sched {
 	Ctx *c;
@@ -59,154 +39,12 @@ typedef struct Sched {
 	Roll *roll;
 	const Stage *stage;
 	uint32_t k, ahead; /* how far in advance values are received */
-	Moves made;        /* reshards, in the order in which their values are made */
-	Moves back;        /* reshards with a cotangent, in the order in which that is made */
-	Moves lent;        /* borrowed parameters in the order in which they are lent */
-	Moves returned;    /* ... in which their gradients return */
-	ActList list;      /* of the part at hand */
+	StageMoves move;
+	ActList list; /* of the part at hand */
 	uint32_t held
 	    [2]; /* 1 + the instance whose flat is in, or on its way to, that gather buffer; 0: none */
 	uint32_t busy[2]; /* 1 + the instance whose gradients are being summed in that buffer */
 } Sched;
-
-/* ---- what moves ---- */
-
-static bool
-has_port(const Module *m, uint32_t inst, BodyKind bk, PortKind kind, uint16_t slot)
-{
-	uint32_t b = m->types[m->insts[inst].type].body[bk];
-	return b && ir_find_port(&m->bodies[b], kind, slot);
-}
-
-static bool
-has_body(const Module *m, uint32_t inst, BodyKind bk)
-{
-	return m->types[m->insts[inst].type].body[bk] != 0;
-}
-
-static bool
-is_reshard(const Module *m, uint32_t inst)
-{
-	return m->types[m->insts[inst].type].reshard;
-}
-
-/* Who adds to the cotangent of a reshard's result. */
-static void
-find_contributors(const Module *m, Move *v)
-{
-	const Stage *s = &m->plan.stages[v->to];
-	v->low = v->high = v->id;
-	for (uint32_t i = v->id + 1; i < s->first + s->count; i++)
-		for (uint16_t a = 0; a < m->types[m->insts[i].type].nargs; a++) {
-			Ref r = m->insts[i].args[a];
-			if (r.kind != REF_result || r.i != v->id ||
-			    !has_port(m, i, BK_B, PORT_dx, a))
-				continue;
-			if (v->low == v->id) v->low = i;
-			v->high = i;
-		}
-}
-
-/* Values, as they are made. Within a channel this is the order of messages. */
-static int
-by_producer(const void *x, const void *y)
-{
-	const Move *a = x, *b = y;
-	if (a->producer != b->producer) return a->producer < b->producer ? -1 : 1;
-	if (a->result != b->result) return a->result < b->result ? -1 : 1;
-	return (a->id > b->id) - (a->id < b->id);
-}
-
-/* Cotangents, as their last contribution is made. */
-static int
-by_low(const void *x, const void *y)
-{
-	const Move *a = x, *b = y;
-	if (a->low != b->low) return a->low > b->low ? -1 : 1;
-	return (a->id > b->id) - (a->id < b->id);
-}
-
-static int
-by_lending(const void *x, const void *y)
-{
-	const Move *a = x, *b = y;
-	if (a->late != b->late) return a->late ? 1 : -1;
-	return by_producer(x, y);
-}
-
-static int
-by_returning(const void *x, const void *y)
-{
-	const Move *a = x, *b = y;
-	if (a->producer != b->producer) return a->producer > b->producer ? -1 : 1;
-	return (a->id > b->id) - (a->id < b->id);
-}
-
-static void
-put_move(Sched *s, Moves *v, Move x)
-{
-	if (x.from != s->k && x.to != s->k) return;
-	PUSH(s->c->tmp, v->v, v->n, v->cap, x);
-}
-
-static void
-sort_moves(Moves *v, int (*by)(const void *, const void *))
-{
-	if (v->n) qsort(v->v, v->n, sizeof *v->v, by);
-}
-
-static void
-find_reshards(Sched *s)
-{
-	const Module *m = s->m;
-	for (uint32_t i = 0; i < m->ninsts; i++) {
-		Ref r = is_reshard(m, i) ? m->insts[i].args[0] : (Ref){0};
-		if (r.kind != REF_result) continue;
-		Move v = {.id = i,
-			  .from = ir_stage_of(m, r.i),
-			  .to = ir_stage_of(m, i),
-			  .producer = r.i,
-			  .result = r.result};
-		v.back = !m->plan.forward_only && has_port(m, i, BK_B, PORT_dx, 0);
-		find_contributors(m, &v);
-		put_move(s, &s->made, v);
-		if (v.back) put_move(s, &s->back, v);
-	}
-	sort_moves(&s->made, by_producer);
-	sort_moves(&s->back, by_low);
-}
-
-/* The first instance of its stage whose W adds to a borrowed parameter's gradient: the last to do so. */
-static bool
-first_adds(const Module *m, uint32_t param, const Stage *s, uint32_t *first)
-{
-	for (uint32_t i = s->first; i < s->first + s->count; i++)
-		for (uint32_t w = 0; w < m->types[m->insts[i].type].nweights; w++)
-			if (m->insts[i].params[w] == param &&
-			    has_port(m, i, BK_W, PORT_dw, (uint16_t)w))
-				return *first = i, true;
-	return false;
-}
-
-static void
-find_borrowed(Sched *s)
-{
-	const Module *m = s->m;
-	for (uint32_t p = 0; !m->plan.forward_only && p < m->nparams; p++) {
-		if (!m->params[p].borrows || !m->params[p].trained) continue;
-		uint32_t owner = m->params[m->params[p].borrows - 1].owner;
-		Move v = {.id = p,
-			  .from = ir_stage_of(m, owner),
-			  .to = ir_stage_of(m, m->params[p].owner),
-			  .producer = owner,
-			  .late = ir_zero(m, owner) > 0};
-		v.back = first_adds(m, p, &m->plan.stages[v.to], &v.low);
-		put_move(s, &s->lent, v);
-		if (v.back) put_move(s, &s->returned, v);
-	}
-	sort_moves(&s->lent, by_lending);
-	sort_moves(&s->returned, by_returning);
-}
 
 /* ---- the list at hand ---- */
 
@@ -233,6 +71,12 @@ put_both(Sched *s, CommKind k, uint32_t id, uint32_t mb)
 {
 	put_start(s, k, id, mb);
 	put_wait(s, k, id, mb);
+}
+
+static bool
+has_body(const Module *m, uint32_t inst, BodyKind bk)
+{
+	return m->types[m->insts[inst].type].body[bk] != 0;
 }
 
 static void
@@ -265,8 +109,7 @@ reads_flat(const Sched *s, uint32_t inst, BodyKind bk)
 {
 	const Instance *n = &s->m->insts[inst];
 	for (uint32_t w = 0; w < s->m->types[n->type].nweights; w++)
-		if (s->x->in_flat[n->params[w]] &&
-		    has_port(s->m, inst, bk, PORT_weight, (uint16_t)w))
+		if (s->x->in_flat[n->params[w]] && ir_inst_port(s->m, inst, bk, PORT_weight, w))
 			return true;
 	return false;
 }
@@ -319,26 +162,26 @@ gather_begin(Sched *s, Gather *g, uint32_t inst, uint32_t mb)
 static void
 send_values(Sched *s, uint32_t inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->made.n; i++)
-		if (s->made.v[i].producer == inst && s->made.v[i].from == s->k)
-			put_start(s, CK_fwd, s->made.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.made.n; i++)
+		if (s->move.made.v[i].producer == inst && s->move.made.v[i].from == s->k)
+			put_start(s, CK_fwd, s->move.made.v[i].id, mb);
 }
 
 static void
 post_values(Sched *s, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->made.n; i++)
-		if (s->made.v[i].to == s->k && s->made.v[i].from != s->k)
-			put_start(s, CK_fwd, s->made.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.made.n; i++)
+		if (s->move.made.v[i].to == s->k && s->move.made.v[i].from != s->k)
+			put_start(s, CK_fwd, s->move.made.v[i].id, mb);
 }
 
 /* Until values of a microbatch have left for other stages. */
 static void
 wait_sent(Sched *s, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->made.n; i++)
-		if (s->made.v[i].from == s->k && s->made.v[i].to != s->k)
-			put_wait(s, CK_fwd, s->made.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.made.n; i++)
+		if (s->move.made.v[i].from == s->k && s->move.made.v[i].to != s->k)
+			put_wait(s, CK_fwd, s->move.made.v[i].id, mb);
 }
 
 typedef struct Part { /* of a turn, for one microbatch */
@@ -359,7 +202,7 @@ put_forward(Sched *s, const Part *p)
 	gather_ahead(s, &g, 0, p->mb);
 	for (uint32_t i = s->stage->first; i < s->stage->first + s->stage->count; i++) {
 		gather_begin(s, &g, i, p->mb);
-		if (is_reshard(s->m, i))
+		if (ir_is_reshard(s->m, i))
 			put_wait(s, CK_fwd, i, p->mb);
 		else
 			put_body(s, BK_F, i, p->mb);
@@ -378,9 +221,9 @@ put_forward(Sched *s, const Part *p)
 static void
 post_cotangents(Sched *s, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->back.n; i++)
-		if (s->back.v[i].from == s->k && s->back.v[i].to != s->k)
-			put_start(s, CK_bwd, s->back.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.back.n; i++)
+		if (s->move.back.v[i].from == s->k && s->move.back.v[i].to != s->k)
+			put_start(s, CK_bwd, s->move.back.v[i].id, mb);
 	flush(s, false);
 }
 
@@ -388,39 +231,39 @@ post_cotangents(Sched *s, uint32_t mb)
 static void
 wait_cotangents(Sched *s, uint32_t inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->back.n; i++)
-		if (s->back.v[i].from == s->k && s->back.v[i].producer == inst)
-			put_wait(s, CK_bwd, s->back.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.back.n; i++)
+		if (s->move.back.v[i].from == s->k && s->move.back.v[i].producer == inst)
+			put_wait(s, CK_bwd, s->move.back.v[i].id, mb);
 }
 
 /* Those to which `inst` makes the last contribution. */
 static void
 send_cotangents(Sched *s, uint32_t inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->back.n; i++)
-		if (s->back.v[i].to == s->k && s->back.v[i].low == inst)
-			put_start(s, CK_bwd, s->back.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.back.n; i++)
+		if (s->move.back.v[i].to == s->k && s->move.back.v[i].low == inst)
+			put_start(s, CK_bwd, s->move.back.v[i].id, mb);
 }
 
 /* Those to which `inst` makes the first (NULL: any) have left for other stages. */
 static void
 wait_returned(Sched *s, const uint32_t *inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->back.n; i++)
-		if (s->back.v[i].to == s->k && s->back.v[i].from != s->k &&
-		    (!inst || s->back.v[i].high == *inst))
-			put_wait(s, CK_bwd, s->back.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.back.n; i++)
+		if (s->move.back.v[i].to == s->k && s->move.back.v[i].from != s->k &&
+		    (!inst || s->move.back.v[i].high == *inst))
+			put_wait(s, CK_bwd, s->move.back.v[i].id, mb);
 }
 
 /* The gradients of what is borrowed from other stages, as soon as `inst` has added to them, in the channel's order. */
 static void
 send_gradients(Sched *s, uint32_t inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->returned.n; i++) {
-		const Move *v = &s->returned.v[i];
+	for (uint32_t i = 0; i < s->move.returned.n; i++) {
+		const Move *v = &s->move.returned.v[i];
 		bool mine = v->to == s->k && v->from != s->k, now = v->low == inst;
 		for (uint32_t j = 0; mine && j < i; j++) { /* those in front hold it up */
-			const Move *u = &s->returned.v[j];
+			const Move *u = &s->move.returned.v[j];
 			if (u->to != s->k || u->from != v->from) continue;
 			if (u->low < inst) mine = false;
 			if (u->low == inst) now = true;
@@ -433,9 +276,10 @@ send_gradients(Sched *s, uint32_t inst, uint32_t mb)
 static void
 add_returned(Sched *s, uint32_t inst, uint32_t mb)
 {
-	for (uint32_t i = 0; i < s->returned.n; i++)
-		if (s->returned.v[i].from == s->k && s->returned.v[i].producer == inst)
-			put_both(s, CK_return, s->returned.v[i].id, mb);
+	for (uint32_t i = 0; i < s->move.returned.n; i++)
+		if (s->move.returned.v[i].from == s->k &&
+		    s->move.returned.v[i].producer == inst)
+			put_both(s, CK_return, s->move.returned.v[i].id, mb);
 }
 
 static void
@@ -471,9 +315,9 @@ put_backward(Sched *s, const Part *p)
 		wait_cotangents(s, i, p->mb);
 		if (!p->first) wait_returned(s, &i, p->mb - 1);
 		gather_begin(s, &g, i, p->mb);
-		if (!is_reshard(s->m, i)) put_body(s, BK_B, i, p->mb);
+		if (!ir_is_reshard(s->m, i)) put_body(s, BK_B, i, p->mb);
 		send_cotangents(s, i, p->mb);
-		if (!is_reshard(s->m, i)) put_weights(s, i, p);
+		if (!ir_is_reshard(s->m, i)) put_weights(s, i, p);
 		gather_ahead(s, &g, 0, p->mb);
 		if (s->busy[i % 2] == i + 1) order = i % 2;
 	}
@@ -504,12 +348,13 @@ part(const Sched *s, uint32_t mb)
 static uint32_t
 signature(const Sched *s, const Turn *t)
 {
-	bool values_in = false, values_out = false, cots_in = false, ends = s->returned.n > 0;
-	for (uint32_t i = 0; i < s->made.n; i++) {
-		bool moves = s->made.v[i].to != s->made.v[i].from;
-		values_in |= moves && s->made.v[i].to == s->k;
-		values_out |= moves && s->made.v[i].from == s->k;
-		cots_in |= moves && s->made.v[i].to == s->k && s->made.v[i].back;
+	bool values_in = false, values_out = false, cots_in = false,
+	     ends = s->move.returned.n > 0;
+	for (uint32_t i = 0; i < s->move.made.n; i++) {
+		bool moves = s->move.made.v[i].to != s->move.made.v[i].from;
+		values_in |= moves && s->move.made.v[i].to == s->k;
+		values_out |= moves && s->move.made.v[i].from == s->k;
+		cots_in |= moves && s->move.made.v[i].to == s->k && s->move.made.v[i].back;
 	}
 	for (uint32_t i = s->stage->first; i < s->stage->first + s->stage->count; i++)
 		ends |= s->x->flat_bytes[i] && ir_zero(s->m, i) < 2;
@@ -620,13 +465,13 @@ put_norms(Sched *s)
 static void
 put_borrowed(Sched *s)
 {
-	for (uint32_t i = 0; i < s->returned.n; i++)
-		if (s->returned.v[i].to == s->k && s->returned.v[i].from != s->k)
-			put_wait(s, CK_return, s->returned.v[i].id,
+	for (uint32_t i = 0; i < s->move.returned.n; i++)
+		if (s->move.returned.v[i].to == s->k && s->move.returned.v[i].from != s->k)
+			put_wait(s, CK_return, s->move.returned.v[i].id,
 				 s->m->plan.microbatches - 1);
-	for (uint32_t i = 0; i < s->lent.n; i++)
-		if (s->lent.v[i].to == s->k && s->lent.v[i].from != s->k)
-			put_start(s, CK_lend, s->lent.v[i].id, 0);
+	for (uint32_t i = 0; i < s->move.lent.n; i++)
+		if (s->move.lent.v[i].to == s->k && s->move.lent.v[i].from != s->k)
+			put_start(s, CK_lend, s->move.lent.v[i].id, 0);
 	flush(s, false);
 }
 
@@ -634,8 +479,8 @@ static bool
 lends(const Sched *s, uint32_t inst)
 {
 	bool any = false;
-	for (uint32_t i = 0; i < s->lent.n; i++)
-		any |= s->lent.v[i].from == s->k && s->lent.v[i].producer == inst;
+	for (uint32_t i = 0; i < s->move.lent.n; i++)
+		any |= s->move.lent.v[i].from == s->k && s->move.lent.v[i].producer == inst;
 	return any;
 }
 
@@ -643,10 +488,11 @@ lends(const Sched *s, uint32_t inst)
 static void
 put_lent(Sched *s, uint32_t inst, bool waited)
 {
-	for (uint32_t i = 0; i < s->lent.n; i++) {
-		if (s->lent.v[i].from != s->k || s->lent.v[i].producer != inst) continue;
-		put_start(s, CK_lend, s->lent.v[i].id, 0);
-		if (waited) put_wait(s, CK_lend, s->lent.v[i].id, 0);
+	for (uint32_t i = 0; i < s->move.lent.n; i++) {
+		if (s->move.lent.v[i].from != s->k || s->move.lent.v[i].producer != inst)
+			continue;
+		put_start(s, CK_lend, s->move.lent.v[i].id, 0);
+		if (waited) put_wait(s, CK_lend, s->move.lent.v[i].id, 0);
 	}
 }
 
@@ -667,8 +513,8 @@ put_updates(Sched *s)
 		if (zero == 3 && lends(s, i)) put_both(s, CK_param, i, 0);
 		if (ir_zero(s->m, i)) put_lent(s, i, zero == 3);
 	}
-	for (uint32_t i = 0; i < s->lent.n; i++) {
-		const Move *v = &s->lent.v[i];
+	for (uint32_t i = 0; i < s->move.lent.n; i++) {
+		const Move *v = &s->move.lent.v[i];
 		bool waited = v->from == s->k && ir_zero(s->m, v->producer) == 3;
 		if (!waited) put_wait(s, CK_lend, v->id, 0);
 	}
@@ -701,8 +547,7 @@ schedule_stage(Ctx *c, Module *m, const Module *laid, uint32_t k)
 	Sched s = {.c = c, .m = m, .x = &laid->mem[k], .stage = stage, .k = k};
 	s.roll = roll_new(c, laid, k);
 	s.ahead = stage->slots > least || (m->plan.schedule == SCH_gpipe && least > 1);
-	find_reshards(&s);
-	find_borrowed(&s);
+	s.move = moves_of_stage(m, k, c->tmp);
 	check_shared(&s);
 	stage->action = m->nactions;
 	put_turns(&s);

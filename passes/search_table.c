@@ -35,13 +35,6 @@ body_time(const Costing *x, uint32_t i, BodyKind k)
 	return b ? roofline_body(&x->s->machine, x->m, &x->m->bodies[b]) : 0;
 }
 
-static bool
-has_port(const Costing *x, uint32_t i, BodyKind k, PortKind kind, uint16_t slot)
-{
-	uint32_t b = body_of(x, i, k);
-	return b && ir_find_port(&x->m->bodies[b], kind, slot);
-}
-
 /* A rank's share of something ZeRO splits from level z on. */
 static int64_t
 share(const Costing *x, uint8_t z, int64_t bytes)
@@ -60,7 +53,7 @@ weights_cost(const Costing *x, uint32_t i, LayerCost *c)
 		const Param *p = &x->m->params[n->params[w]];
 		int64_t bytes = type_bytes(x->m, x->mesh, &p->type);
 		uint16_t slot = (uint16_t)w;
-		bool trained = has_port(x, i, BK_W, PORT_dw, slot);
+		bool trained = ir_inst_port(x->m, i, BK_W, PORT_dw, slot);
 		if (p->owner != i) { /* in another stage: a copy, lent and returned */
 			if (!x->cut) continue;
 			c->state += trained ? 2 * bytes : bytes;
@@ -71,13 +64,13 @@ weights_cost(const Costing *x, uint32_t i, LayerCost *c)
 				    roofline_all_reduce(&x->s->machine, bytes, x->dp, x->span);
 			continue;
 		}
-		trained = trained || has_port(x, i, BK_U, PORT_grad, slot);
+		trained = trained || ir_inst_port(x->m, i, BK_U, PORT_grad, slot);
 		if (!trained) {
 			c->state += bytes;
 			continue;
 		}
-		int moments =
-		    has_port(x, i, BK_U, PORT_m, slot) + has_port(x, i, BK_U, PORT_v, slot);
+		int moments = (ir_inst_port(x->m, i, BK_U, PORT_m, slot) != NULL) +
+			      (ir_inst_port(x->m, i, BK_U, PORT_v, slot) != NULL);
 		flat += bytes;
 		c->state +=
 		    share(x, 3, bytes) + share(x, 2, bytes) + moments * share(x, 1, bytes);
@@ -124,7 +117,7 @@ enter_cost(const Costing *x, uint32_t i, LayerCost *c)
 		}
 		c->enter += roofline_message(&x->s->machine, bytes, near);
 		c->enter_saved += bytes;
-		if (!has_port(x, i, BK_B, PORT_dx, a)) continue;
+		if (!ir_inst_port(x->m, i, BK_B, PORT_dx, a)) continue;
 		c->enter += roofline_message(&x->s->machine, bytes, near);
 		c->work += bytes;
 	}
@@ -151,7 +144,7 @@ work_of(const Costing *x, uint32_t i)
 	}
 	for (uint16_t r = 0; r < t->nouts; r++) {
 		const Port *p = ir_find_port(f, PORT_out, r);
-		if (p && has_port(x, i, BK_B, PORT_cot, r))
+		if (p && ir_inst_port(x->m, i, BK_B, PORT_cot, r))
 			cots += type_bytes(x->m, x->mesh, val_type(f, p->v));
 	}
 	return most + 2 * cots;
