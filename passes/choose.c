@@ -6,13 +6,16 @@
  * one rank and what its collectives send. Nothing here knows an architecture: that heads and ffn are split and vocab where
  * there is one comes out of it.
  *
+ * With several tp axes in a mesh, a class may be split over some of them: grouped queries over two, keys and values over one
+ * (`kv@tp.0 group@tp.1`).
+ *
  * An axis may be split unevenly unless something needs its blocks whole: a view that splits or merges it, or attention.
  */
 #include <string.h>
 
 #include "passes/passes.h"
 
-enum { MAX_CLASSES = 5 };
+enum { MAX_CLASSES = 5, MAX_OPTIONS = 1 << 3, MAX_TRIES = 256 };
 
 /* Costs in the smallest common terms, for comparing only: a core's flops for a byte moved and for a byte sent, and the
  * flops that the latency of a collective is worth. The search has the machine's own figures (roofline.c). */
@@ -27,8 +30,16 @@ typedef struct Choose {
 	bool *outer;     /* [class] at the layer's edge, or tied to it */
 	bool *whole;     /* [class] must divide */
 	int64_t *weight; /* [class] elements of weights with it */
-	int64_t degree;  /* of all tp axes */
+	const Mesh *mesh;
+	unsigned bits;  /* its tp axes */
+	int64_t degree; /* of all of them */
 } Choose;
+
+/* A class and the sets of tp axes it may be split over, the largest first and none last. */
+typedef struct Candidate {
+	uint32_t class, n;
+	uint16_t bits[MAX_OPTIONS];
+} Candidate;
 
 static uint32_t
 find(const Choose *x, uint32_t a)
@@ -104,18 +115,44 @@ look_at(Choose *x)
 	}
 }
 
-static bool
-divides(const Choose *x, uint32_t class)
+static int64_t
+degree_of(const Mesh *mesh, unsigned bits)
 {
-	for (uint32_t a = 1; a < x->m->naxes; a++)
-		if (find(x, a) == class && ir_extent(x->m, (Axis){(uint16_t)a}) % x->degree)
+	int64_t n = 1;
+	for (int k = 1; k < mesh->n; k++)
+		if (bits >> k & 1) n *= mesh->ax[k].degree;
+	return n;
+}
+
+/* May the class be split over those tp axes? */
+static bool
+may_split(const Choose *x, uint32_t class, unsigned bits)
+{
+	int64_t degree = degree_of(x->mesh, bits);
+	if (ir_extent(x->m, (Axis){(uint16_t) class}) < degree) return false;
+	for (uint32_t a = 1; x->whole[class] && a < x->m->naxes; a++)
+		if (find(x, a) == class && ir_extent(x->m, (Axis){(uint16_t)a}) % degree)
 			return false;
 	return true;
 }
 
-/* Classes worth trying, by axis; the heaviest if there are too many. */
+/* Subsets of the tp axes, from all of them down. */
+static Candidate
+options_of(const Choose *x, uint32_t class, bool some)
+{
+	Candidate c = {.class = class};
+	for (unsigned bits = x->bits; bits; bits = (bits - 1) & x->bits) {
+		if (bits != x->bits && !some) continue;
+		if (may_split(x, class, bits) && c.n + 1 < MAX_OPTIONS)
+			c.bits[c.n++] = (uint16_t)bits;
+	}
+	if (c.n) c.bits[c.n++] = 0;
+	return c;
+}
+
+/* Classes worth trying; the heaviest if there are too many. */
 static uint32_t
-candidates(const Choose *x, uint32_t out[MAX_CLASSES])
+candidates(const Choose *x, Candidate out[MAX_CLASSES], bool some)
 {
 	uint32_t n = 0;
 	bool *seen = NEW_N(x->c->tmp, bool, x->m->naxes);
@@ -124,20 +161,29 @@ candidates(const Choose *x, uint32_t out[MAX_CLASSES])
 			mark(x, seen, &x->body[k]->vals[v].type);
 	for (uint32_t a = 1; a < x->m->naxes; a++) {
 		if (!seen[a] || find(x, a) != a || x->outer[a] || !x->weight[a]) continue;
-		if (ir_extent(x->m, (Axis){(uint16_t)a}) < x->degree) continue;
-		if (x->whole[a] && !divides(x, a)) continue;
+		Candidate c = options_of(x, a, some);
+		if (!c.n) continue;
 		if (n < MAX_CLASSES) {
-			out[n++] = a;
+			out[n++] = c;
 			continue;
 		}
 		uint32_t least = 0;
 		for (uint32_t k = 1; k < n; k++)
-			if (x->weight[out[k]] < x->weight[out[least]]) least = k;
-		if (x->weight[a] <= x->weight[out[least]]) continue;
+			if (x->weight[out[k].class] < x->weight[out[least].class]) least = k;
+		if (x->weight[a] <= x->weight[out[least].class]) continue;
 		memmove(out + least, out + least + 1, sizeof *out * (n - least - 1));
-		out[n - 1] = a;
+		out[n - 1] = c;
 	}
 	return n;
+}
+
+static uint32_t
+count_tries(const Candidate *c, uint32_t n)
+{
+	uint32_t tries = 1;
+	for (uint32_t k = 0; k < n; k++)
+		tries *= c[k].n;
+	return tries;
 }
 
 /* ---- cost ---- */
@@ -179,15 +225,6 @@ try(const Choose *x, const TpChoice *s)
 	}
 	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return -1;
 	return cost_of(x->m, &x->m->plan.meshes[x->key->strategy.mesh], &t, body);
-}
-
-static int64_t
-tp_degree(const Mesh *mesh)
-{
-	int64_t n = 1;
-	for (int k = 1; k < mesh->n; k++)
-		if (mesh->ax[k].kind == MX_tp) n *= mesh->ax[k].degree;
-	return n;
 }
 
 /* ---- Megatron-SP ---- */
@@ -248,14 +285,28 @@ choose_seq(const Choose *x, TpChoice *s)
 
 /* ---- the choice ---- */
 
+/* Choice number `t`: digit k says which option of class k; number 0 splits as much as possible. */
+static void
+set_choice(const Choose *x, const Candidate *c, uint32_t n, uint32_t t, TpChoice *out)
+{
+	for (uint32_t a = 1; a < x->m->naxes; a++)
+		out->inner[a] = 0;
+	for (uint32_t k = 0; k < n; t /= c[k++].n)
+		for (uint32_t a = 1; a < x->m->naxes; a++)
+			if (find(x, a) == c[k].class) out->inner[a] = c[k].bits[t % c[k].n];
+}
+
 bool
 choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 {
 	Body *body[BK_COUNT] = {0};
-	uint32_t class[MAX_CLASSES], n;
+	Candidate class[MAX_CLASSES];
 	Choose x = {.c = c, .m = m, .key = key, .body = body};
-	x.degree = tp_degree(&m->plan.meshes[key->strategy.mesh]);
-	*out = (TpChoice){.inner = NEW_N(m->arena, bool, m->naxes), .naxes = m->naxes};
+	x.mesh = &m->plan.meshes[key->strategy.mesh];
+	for (int k = 1; k < x.mesh->n; k++)
+		if (x.mesh->ax[k].kind == MX_tp && x.mesh->ax[k].degree > 1) x.bits |= 1u << k;
+	x.degree = degree_of(x.mesh, x.bits);
+	*out = (TpChoice){.inner = NEW_N(m->arena, uint16_t, m->naxes), .naxes = m->naxes};
 	if (x.degree <= 1) return true;
 	for (int k = 0; k < BK_COUNT; k++)
 		if (m->types[key->type].body[k])
@@ -269,25 +320,16 @@ choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 	tie_views(&x);
 	look_at(&x);
 	if (key->strategy.megatron_sp && !choose_seq(&x, out)) return false;
-	n = candidates(&x, class);
+	uint32_t n = candidates(&x, class, true);
+	if (count_tries(class, n) > MAX_TRIES) n = candidates(&x, class, false);
 	out->able = n > 0;
 	double least = -1;
-	uint32_t best = 0;
-	for (uint32_t set = 0; set < UINT32_C(1) << n; set++) {
-		/* as many axes as possible first: of equals the first wins */
-		uint32_t s = (UINT32_C(1) << n) - 1 - set;
-		for (uint32_t a = 1; a < m->naxes; a++) {
-			out->inner[a] = false;
-			for (uint32_t k = 0; k < n; k++)
-				out->inner[a] |= s >> k & 1 && find(&x, a) == class[k];
-		}
+	uint32_t best = 0, tries = count_tries(class, n);
+	for (uint32_t t = 0; t < tries; t++) { /* of equals the first wins */
+		set_choice(&x, class, n, t, out);
 		double cost = try(&x, out);
-		if (cost >= 0 && (least < 0 || cost < least)) least = cost, best = s;
+		if (cost >= 0 && (least < 0 || cost < least)) least = cost, best = t;
 	}
-	for (uint32_t a = 1; a < m->naxes; a++) {
-		out->inner[a] = false;
-		for (uint32_t k = 0; k < n; k++)
-			out->inner[a] |= best >> k & 1 && find(&x, a) == class[k];
-	}
+	set_choice(&x, class, n, best, out);
 	return true;
 }

@@ -2,7 +2,7 @@
  * tp.c - the part of a layer that each rank of tp computes: which axes are split, and the collectives that takes.
  *
  * Input: the bodies of one layer type, sharded over mb and dp (shard.c). Output: the same function with the axes in a set S
- * split over tp (`heads@tp`), S being axes that live inside the layer, and a collective wherever a value is needed otherwise
+ * split over tp (`heads@tp`; with two tp axes, each over either or both: `kv@tp.0 group@tp.1`), S being axes that live inside the layer, and a collective wherever a value is needed otherwise
  * than it is there. A contraction over an axis of S leaves a sum pending (`+tp`); it is resolved where a value that is not
  * linear in it reads it, at the latest at the edge of the layer: so a column-parallel and a row-parallel product pair up by
  * themselves (Shoeybi et al., "Megatron-LM", 2019, section 3). With megatron_sp what has no axis of S is split along the axis
@@ -27,7 +27,7 @@ typedef struct Tp {
 	Ctx *c;
 	Module *m;
 	const TpChoice *s;
-	AxisUse use; /* over the tp axes, outermost first */
+	AxisUse use; /* over all tp axes, outermost first */
 	unsigned bits;
 	const Body *src;
 	Body *dst;
@@ -69,19 +69,27 @@ seq_split(const Tp *p, const Type *t)
 	return k >= 0 && t->ax[k].nshard > 0;
 }
 
+/* Over those tp axes that are in `bits`. */
+static void
+split_over(const Tp *p, Type *t, int k, unsigned bits)
+{
+	AxisUse u = {.a = t->ax[k].a};
+	for (int i = 0; i < p->use.nshard; i++)
+		if (bits >> p->use.shard[i] & 1) u.shard[u.nshard++] = p->use.shard[i];
+	t->ax[k] = u;
+}
+
 static void
 split_axis(const Tp *p, Type *t, int k)
 {
-	Axis a = t->ax[k].a;
-	t->ax[k] = p->use;
-	t->ax[k].a = a;
+	split_over(p, t, k, p->bits);
 }
 
 static void
 split_inner(const Tp *p, Type *t)
 {
 	for (int k = 0; k < t->n; k++)
-		if (inner(p, t->ax[k].a)) split_axis(p, t, k);
+		if (inner(p, t->ax[k].a)) split_over(p, t, k, p->s->inner[t->ax[k].a.i]);
 }
 
 /* The layout at a layer's edge. */
@@ -201,7 +209,7 @@ static Val
 get_edge(Tp *p, Val v)
 {
 	const Type *t = val_type(p->dst, as_is(p, v));
-	if (count_inner(p, t)) return as_is(p, v);
+	if (count_inner(p, t)) return get_whole(p, v); /* but for its shards */
 	return p->s->sp ? get_seq(p, v) : get_whole(p, v);
 }
 
@@ -314,9 +322,7 @@ take(Tp *p, Val v, Want how)
 	switch (how) {
 	case WANT_as_is: return as_is(p, v);
 	case WANT_seq: return get_seq(p, v);
-	case WANT_inner:
-		if (count_inner(p, val_type(p->src, v))) return as_is(p, v);
-		return get_whole(p, v);
+	case WANT_inner: /* split axes stay split; what is pending over other tp axes is summed */
 	case WANT_whole: break;
 	}
 	return get_whole(p, v);
@@ -395,9 +401,9 @@ reduced(Tp *p, OpCode code, Val x, const AxisList *axes, Loc loc)
 }
 
 static Val
-summed(Tp *p, Val x)
+summed(Tp *p, Val x, unsigned over)
 {
-	return collective(p, OP_all_reduce, x, p->bits, NO_AXIS);
+	return collective(p, OP_all_reduce, x, over, NO_AXIS);
 }
 
 /* m = max x; lse = m + log sum exp(x - m); loss = lse - x[label]. */
@@ -405,9 +411,10 @@ static void
 split_cross_entropy(Tp *p, const Op *op)
 {
 	AxisList axis = {.n = 1, .a = {attr_axis(op, AK_axis)}};
-	Val x = as_is(p, op->in[0]), label = get_whole(p, op->in[1]);
+	Val x = get_whole(p, op->in[0]), label = get_whole(p, op->in[1]);
+	unsigned axis_bits = p->s->inner[axis.a[0].i];
 	DType dt = val_type(p->src, op->out[0].i ? op->out[0] : op->out[1])->dt;
-	Attr over[2] = {{.key = AK_over, .i = p->bits}, {.key = AK_max, .i = 1}};
+	Attr over[2] = {{.key = AK_over, .i = axis_bits}, {.key = AK_max, .i = 1}};
 	Loc loc = op->loc;
 
 	if (val_type(p->dst, x)->dt != dt) {
@@ -417,10 +424,11 @@ split_cross_entropy(Tp *p, const Op *op)
 	Val most = reduced(p, OP_rmax, x, &axis, loc);
 	most = emit(p, OP_all_reduce, &most, 1, over, 2, NULL, loc);
 	Val e = emit1(p, OP_exp, emit2(p, OP_sub, x, most, loc), loc);
-	Val sum = summed(p, reduced(p, OP_sum, e, &axis, loc));
+	Val sum = summed(p, reduced(p, OP_sum, e, &axis, loc), axis_bits);
 	Val lse = emit2(p, OP_add, emit1(p, OP_log, sum, loc), most, loc);
 	Attr at = attr_make_axes(AK_axes, &axis);
-	Val picked = summed(p, emit(p, OP_gather, (Val[]){x, label}, 2, &at, 1, NULL, loc));
+	Val picked =
+	    summed(p, emit(p, OP_gather, (Val[]){x, label}, 2, &at, 1, NULL, loc), axis_bits);
 	if (p->failed) return;
 	for (int r = 0; r < 2; r++) {
 		if (!op->out[r].i) continue;
@@ -478,11 +486,19 @@ give_out(Tp *p, const Port *q)
 	if (q->kind == PORT_carry_out) p->t->carry[q->slot] = *val_type(p->dst, v);
 }
 
+/* Does some value have two axes that one tp axis splits? */
 static bool
 too_many(const Tp *p, const Body *b)
 {
-	for (uint32_t v = 1; v < b->nvals; v++)
-		if (count_inner(p, &b->vals[v].type) > 1) return true;
+	for (uint32_t v = 1; v < b->nvals; v++) {
+		unsigned seen = 0;
+		const Type *t = &b->vals[v].type;
+		for (int k = 0; k < t->n; k++) {
+			unsigned bits = inner(p, t->ax[k].a) ? p->s->inner[t->ax[k].a.i] : 0;
+			if (seen & bits) return true;
+			seen |= bits;
+		}
+	}
 	return false;
 }
 

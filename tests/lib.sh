@@ -34,11 +34,11 @@ interpreted() {
 	"$GV" eval "$@" --data="$T/text" | sed 's/ loss / /; s/ norm / /' || fail "galvatronc eval $*"
 }
 
-# agree A B TOLERANCE: the same number of "step K X Y" lines, columns 3 and 4 within a relative tolerance.
+# agree A B TOLERANCE [OTHER]: the same number of "step K LOSS NORM" lines, the loss within a relative tolerance, the norm within it or the other.
 agree() {
-	paste "$1" "$2" | awk -v tol="$3" -v a="$1" -v b="$2" '
-		function off(x, y) { d = x - y; if (d < 0) d = -d; m = y < 0 ? -y : y; return d > tol * m || x != x || d != d }
+	paste "$1" "$2" | awk -v tol="$3" -v other="${4:-$3}" -v a="$1" -v b="$2" '
+		function off(x, y, tol) { d = x - y; if (d < 0) d = -d; m = y < 0 ? -y : y; return d > tol * m || x != x || d != d }
 		NF != 8 || $1 != $5 { print "lines differ: " $0; bad = 1; next }
-		off($3, $7) || off($4, $8) { print a " and " b " differ: " $0; bad = 1 }
+		off($3, $7, tol) || off($4, $8, other) { print a " and " b " differ: " $0; bad = 1 }
 		END { if (NR == 0) { print "no lines in " a; bad = 1 } exit bad }' || fail "$1 and $2 differ by more than $3"
 }

@@ -33,7 +33,7 @@ one() {
 	compile many "$file" $sets --precision=$precision --plan="$plan"
 	losses one --steps 20 --checkpoint "$T/one.ck" >"$T/want"
 	GVRT_POISON=1 ranks=$(awk '/^ranks/ { print $2; exit }' "$plan") losses_of many --steps 20 --checkpoint "$T/many.ck" >"$T/have"
-	agree "$T/have" "$T/want" $loss
+	agree "$T/have" "$T/want" $loss $params
 	off=$("$BUILD/tests/plans/compare" "$T/one.ck/step-20/model.safetensors" "$T/many.ck/step-20/model.safetensors" $params) ||
 		fail "plan $k: $off"
 	echo "plan $k $family $precision clip $clip $(sed -n 2p "$T/drawn"): $off" | tee -a "$log"

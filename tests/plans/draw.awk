@@ -12,12 +12,21 @@ function pick(list, n, a) { n = split(list, a, " "); return a[1 + rnd(n)] }
 function divisors(n, d, s) { for (d = 1; d <= n; d++) if (n % d == 0) s = s " " d; return s }
 function range(a, n) { return n == 1 ? a : a "-" a + n - 1 }
 
+# A degree of tp as one mesh axis, or as two of them where it has two factors.
+function tp_text(tp, d, a) {
+	for (d = 2; d < tp; d++) if (tp % d == 0) break
+	if (d >= tp || rnd(2)) return "tp:" tp
+	a = rnd(2) ? d : tp / d
+	return "tp.0:" a " tp.1:" tp / a
+}
+
 # A factorisation of r ranks into a mesh; returns its name.
 function mesh(r, avoid, tp, dp, text, tries) {
 	do {
 		do { tp = pick(divisors(r)); dp = r / tp } while (dp > batch / mb)
 		text = "mb"
-		if (r > 1) text = dp == 1 ? "tp:" tp : tp == 1 ? "dp:" dp : rnd(2) ? "dp:" dp " tp:" tp : "tp:" tp " dp:" dp
+		if (r > 1) text = dp == 1 ? tp_text(tp) : tp == 1 ? "dp:" dp : rnd(2) ? "dp:" dp " " tp_text(tp) : tp_text(tp) " dp:" dp
+		if (text != "mb") tp_of[text] = tp
 	} while (text == avoid && ++tries < 20)
 	if (text == "mb") return "m0"
 	for (i = 1; i <= nmesh; i++) if (meshes[i] == text) return "m" i
@@ -30,12 +39,12 @@ function run(first, n, r, avoid, m, z, text) {
 	text = m == "m0" ? "" : meshes[substr(m, 2)]
 	z = text ~ /dp:/ ? rnd(4) : 0
 	runs = runs "layers " range(first, n) " mesh " m " zero " z " recompute " pick("none selective full")
-	if (match(text, /tp:[0-9]+/) && seq % substr(text, RSTART + 3, RLENGTH - 3) == 0 && rnd(2)) {
+	if (tp_of[text] > 1 && seq % tp_of[text] == 0 && rnd(2)) {
 		runs = runs " megatron_sp"
 		sp = 1
 	}
 	runs = runs "\n"
-	if (text ~ /tp:/ || (match(text, /dp:[0-9]+/) && (batch / mb) % substr(text, RSTART + 3, RLENGTH - 3)))
+	if (tp_of[text] > 1 || (match(text, /dp:[0-9]+/) && (batch / mb) % substr(text, RSTART + 3, RLENGTH - 3)))
 		padded = 1
 	return text
 }
