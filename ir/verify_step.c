@@ -273,13 +273,39 @@ is_held(const Proc *p, const Extent *e)
 	return false;
 }
 
-/* ... its cotangents too, but for those that are being sent. */
+/* Above level mem carries have a place in the slot that nobody writes on the way forward. Cut out when the slot begins,
+ * one after the other, they leave the extents of many slots where they are; later each would move all that follow. */
+static void
+cut_carries(Game *g, Proc *p, const Step *s)
+{
+	const Module *m = g->f.m;
+	const Stage *k = &m->plan.stages[p->stage];
+
+	for (uint32_t i = k->first; i < k->first + k->count; i++) {
+		const LayerType *l = &m->types[m->insts[i].type];
+		const TypeFacts *t = &g->f.type[m->insts[i].type];
+		int64_t frame = slot_base(g, p, s) + p->x->slot_at[i];
+
+		for (uint32_t c = 0; c < l->ncarry; c++) {
+			int64_t lo = frame + t->carry_at[c];
+
+			shadow_leave(g, p, lo,
+				     lo + type_bytes(m, text_type_mesh(m, l), &l->carry[c]),
+				     (Content){.what = HOLDS_nothing});
+		}
+	}
+}
+
+/* ... its cotangents too, but for those that are being sent. They lie between `cots` and the slots, or behind both. */
 static void
 spoil_cots(Game *g, Proc *p, const Step *s)
 {
 	uint32_t slots = g->f.m->plan.stages[p->stage].slots, n = slots ? slots : 1;
+	int64_t end = p->x->slots > p->x->cots ? p->x->slots : p->x->arena_bytes;
 
-	for (uint32_t i = 0; i < p->shadow.n; i++) {
+	if (p->x->cots < 0) return;
+	for (uint32_t i = shadow_find(&p->shadow, p->x->cots);
+	     i < p->shadow.n && p->shadow.e[i].lo < end; i++) {
 		Extent *e = &p->shadow.e[i];
 
 		if (e->c.what == HOLDS_cot && e->c.mb != s->a.mb &&
@@ -298,6 +324,7 @@ proc_input(Game *g, Proc *p, const Step *s)
 				  s->a.mb, p->inputs);
 	p->inputs++;
 	spoil_slot(g, p, s);
+	if (m->level < LV_mem) cut_carries(g, p, s);
 	spoil_cots(g, p, s);
 	for (uint32_t i = 0; i < m->ninputs && g->ok; i++) {
 		Place x = place_at(slot_base(g, p, s) + p->x->input_at[i], g->f.input_bytes[i],
