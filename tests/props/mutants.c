@@ -6,51 +6,11 @@
  *
  *   build/tests/props/mutants [plans [first]]
  */
-#include <math.h>
-
 #include "tests/props/drawn.h"
+#include "tests/unit/check.h"
+#include "tests/unit/steps.h"
 
-enum { STEPS = 2, ORDERS = 4, MAX_RESULTS = 4096, EDITS = 40 };
-
-static const char model[] =
-    "gir 1 graph\nmodel t source \"t\" hash 0x0000000000000000\n"
-    "axis batch = 12\naxis vocab = 7\naxis e = 4\naxis f = 5\nbatch batch\n"
-    "input t i32[batch] range vocab\n"
-    "param 0 \"w\" f64[vocab e] dims 1 1 init normal 0.5 decay 1 lr 1 owner 0\n"
-    "param 1 \"a.u\" f64[e f] dims 1 1 init normal 0.5 decay 1 lr 1 owner 1\n"
-    "param 2 \"a.b\" f64[e] dims 1 init normal 0.5 decay 0 lr 1 owner 1\n"
-    "param 3 \"b.u\" f64[e f] dims 1 1 init normal 0.5 decay 1 lr 1 owner 2\n"
-    "param 4 \"b.b\" f64[e] dims 1 init normal 0.5 decay 0 lr 1 owner 2\n"
-    "param 5 \"c.u\" f64[e f] dims 1 1 init normal 0.5 decay 1 lr 1 owner 3\n"
-    "param 6 \"c.b\" f64[e] dims 1 init normal 0.5 decay 0 lr 1 owner 3\n"
-    "train adamw rate const 0.1 0 0 0 beta1 0.9 beta2 0.95 eps 1e-08 decay 0.1 momentum 0 clip "
-    "0.5 precision f64 seed 3\n"
-    "body 1 first F {\n arg 0 %t : i32[batch]\n weight 0 %w : f64[vocab e]\n"
-    " %x = gather %w %t {axes=[vocab]} : f64[batch e]\n out 0 %x\n}\n"
-    "body 2 mid F {\n arg 0 %x : f64[batch e]\n weight 0 %u : f64[e f]\n weight 1 %b : f64[e]\n"
-    " %h = dot %x %u {axes=[e]} : f64[batch f]\n %g = tanh %h : f64[batch f]\n"
-    " %o = dot %g %u {axes=[f]} : f64[batch e]\n %p = add %o %b : f64[batch e]\n"
-    " %y = add %x %p : f64[batch e]\n out 0 %y\n}\n"
-    "body 3 last F {\n arg 0 %x : f64[batch e]\n arg 1 %t : i32[batch]\n weight 0 %w : "
-    "f64[vocab e]\n"
-    " %l = dot %x %w {axes=[e]} : f64[batch vocab]\n"
-    " %c, _ = cross_entropy %l %t {axis=vocab} : f64[batch]\n"
-    " %s = sum %c {axes=[batch]} : f64[]\n out 0 %s\n}\n"
-    "type first args 1 outs 1 rates 0 {\n body F 1\n weight \"w\" : f64[vocab e]\n}\n"
-    "type mid args 1 outs 1 rates 0 {\n body F 2\n weight \"u\" : f64[e f]\n weight \"b\" : "
-    "f64[e]\n}\n"
-    "type last args 2 outs 1 rates 0 {\n body F 3\n weight \"w\" : f64[vocab e]\n}\n"
-    "inst 0 first \"first\" path \"\" args t params 0 rates\n"
-    "inst 1 mid \"a\" path \"a\" args 0.0 params 1 2 rates\n"
-    "inst 2 mid \"b\" path \"b\" args 1.0 params 3 4 rates\n"
-    "inst 3 mid \"c\" path \"c\" args 2.0 params 5 6 rates\n"
-    "inst 4 last \"last\" path \"\" args 3.0 t params 0 rates\n"
-    "report \"loss\" 4.0\n";
-
-typedef struct Results {
-	double x[MAX_RESULTS];
-	size_t n;
-} Results;
+enum { STEPS = 2, ORDERS = 4, EDITS = 40 };
 
 typedef struct Test {
 	Ctx c;
@@ -64,79 +24,10 @@ typedef struct Counts {
 	uint32_t plans, mutants, harmful, missed, refused_harmless, false_alarms;
 } Counts;
 
-/* ---- a plan ---- */
-
-static bool
-make(Test *t, const char *plan)
-{
-	PassOptions o = {.stop_after = "mem"};
-	Names *n = t->c.names;
-
-	t->m = ir_parse(t->c.perm, n, t->c.diag, name_of(n, "t"), model, strlen(model));
-	if (!t->m || !pass_autodiff(&t->c, t->m) || !pass_optimizer(&t->c, t->m) ||
-	    !plan_parse(t->m, t->c.diag, name_of(n, "plan"), plan, strlen(plan)))
-		return false;
-	t->m->level = LV_plan;
-	return pass_run_all(&t->c, &t->m, &o);
-}
-
-static void
-keep(Results *r, const double *x, size_t n)
-{
-	for (size_t i = 0; i < n && r->n < MAX_RESULTS; i++)
-		r->x[r->n++] = x[i];
-}
-
 static bool
 run_steps(Test *t, const EvalOptions *o, Results *r)
 {
-	static const char *const prefix[] = {"", "m:", "v:"};
-	Eval *e = eval_new(t->m, o, t->c.diag);
-	bool ok = e != NULL;
-
-	r->n = 0;
-	for (uint64_t step = 0; ok && step < STEPS; step++) {
-		double tokens[12], loss = 0, norm = 0;
-
-		for (int i = 0; i < 12; i++)
-			tokens[i] = (double)((i * i + 3 * (int)step) % 7);
-		ok = eval_set(e, "t", tokens, 12) && eval_run(e, &loss) &&
-		     eval_update(e, step, &norm);
-		keep(r, &loss, 1);
-		keep(r, &norm, 1);
-	}
-	for (uint32_t p = 0; ok && p < t->m->nparams; p++)
-		for (size_t k = 0; k < COUNTOF(prefix); k++) {
-			const char *name = name_str(t->c.names, t->m->params[p].name);
-			const double *x;
-			size_t n;
-
-			if (t->m->params[p].borrows) continue;
-			name =
-			    name_str(t->c.names, name_fmt(t->c.names, "%s%s", prefix[k], name));
-			n = eval_get(e, name, &x);
-			keep(r, x, n);
-		}
-	if (e) eval_free(e);
-	return ok;
-}
-
-static bool
-same_results(const Results *a, const Results *b)
-{
-	for (size_t i = 0; i < a->n; i++)
-		if (!(fabs(a->x[i] - b->x[i]) <= 1e-11 * fmax(1, fabs(b->x[i])))) return false;
-	return a->n == b->n;
-}
-
-static void
-show_said(const Test *t)
-{
-	char line[512];
-
-	fflush(t->said);
-	rewind(t->said);
-	if (fgets(line, sizeof(line), t->said)) fputs(line, stdout);
+	return run_toy(t->m, t->c.diag, o, STEPS, false, r);
 }
 
 /* What was said is forgotten. */
@@ -167,25 +58,6 @@ harmful(Test *t, const Steps *program)
 }
 
 /* ---- edits ---- */
-
-static void
-cut(Steps *s, uint32_t at)
-{
-	memmove(&s->s[at], &s->s[at + 1], (s->n - at - 1) * sizeof(*s->s));
-	s->n--;
-}
-
-static void
-move(Steps *s, uint32_t from, uint32_t to)
-{
-	Step x = s->s[from];
-
-	for (; from < to; from++)
-		s->s[from] = s->s[from + 1];
-	for (; from > to; from--)
-		s->s[from] = s->s[from - 1];
-	s->s[to] = x;
-}
 
 /* Something to some step; the name of what. */
 static const char *
@@ -236,18 +108,6 @@ edit(Draw *d, Steps *s, uint32_t *at)
 	}
 }
 
-static Steps *
-spelled_out(const Test *t)
-{
-	const Plan *p = &t->m->plan;
-	Steps *all = NEW_N(t->c.perm, Steps, p->ranks);
-
-	for (uint32_t k = 0; k < p->nstages; k++)
-		for (uint32_t r = 0; r < p->stages[k].ranks; r++)
-			all[p->stages[k].rank + r] = ir_expand(t->m, k, t->c.perm);
-	return all;
-}
-
 static void
 show_step(const Module *m, const Step *s, uint32_t i)
 {
@@ -274,7 +134,7 @@ show_step(const Module *m, const Step *s, uint32_t i)
 static void
 mutant(Test *t, uint32_t plan, const char *text, Counts *n)
 {
-	Steps *all = spelled_out(t);
+	Steps *all = spelled_out(t->m, t->c.perm);
 	uint32_t rank = drawn(&t->d, t->m->plan.ranks), at;
 	const char *what = edit(&t->d, &all[rank], &at);
 	bool accepted, harm;
@@ -311,8 +171,9 @@ one_plan(uint32_t number, Counts *n)
 		      .most_ranks = 3,
 		      .tp = number % 2};
 	text = draw_plan(t->c.perm, &t->d);
-	if (make(t, text)) {
-		Steps *all = spelled_out(t);
+	t->m = lowered(&t->c, toy, text, "mem");
+	if (t->m) {
+		Steps *all = spelled_out(t->m, t->c.perm);
 		EvalOptions o = {.f64 = true, .seed = 3, .train = true};
 		bool ok = ir_verify_expanded(t->m, all, t->m->plan.ranks, t->c.diag);
 
@@ -322,7 +183,7 @@ one_plan(uint32_t number, Counts *n)
 		if (!ok) {
 			n->false_alarms++;
 			printf("mutants: plan %u is refused as it is\n%s", number, text);
-			show_said(t);
+			show_said(t->said, "mutants");
 		}
 		for (uint32_t k = 0; k < EDITS; k++)
 			mutant(t, number, text, n);

@@ -2,24 +2,8 @@
  * comm.c - communicators and exchanges, against brute force: groups of drawn meshes, pieces of drawn layouts; and what the
  * verifier says of schedules that hang or go wrong in known ways.
  */
-#include <stdlib.h>
-#include <string.h>
-
-#include "ir/ir.h"
-#include "passes/passes.h"
-
-static int checks, failures;
-
-#define CHECK(cond, ...)                                                           \
-	do {                                                                       \
-		checks++;                                                          \
-		if (!(cond)) {                                                     \
-			failures++;                                                \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
-			fprintf(stderr, __VA_ARGS__);                              \
-			fputc('\n', stderr);                                       \
-		}                                                                  \
-	} while (0)
+#include "tests/unit/check.h"
+#include "tests/unit/steps.h"
 
 static uint64_t drawn_at;
 
@@ -218,25 +202,15 @@ model(Arena *a)
 static bool
 open_test(Test *t, const char *plan)
 {
-	PassOptions o = {.stop_after = "mem", .verify = true};
 	Arena *a = arena_new();
 	Names *n = names_new(a);
-	char *text = model(a);
 
 	*t = (Test){.said = tmpfile()};
 	t->c = (Ctx){.perm = a, .tmp = arena_new(), .names = n, .memory_bytes = INT64_MAX};
 	t->c.diag = diag_new(a, n, t->said);
-	t->m = ir_parse(a, n, t->c.diag, name_of(n, "t"), text, strlen(text));
-	if (!t->m || !pass_autodiff(&t->c, t->m) || !pass_optimizer(&t->c, t->m) ||
-	    !plan_parse(t->m, t->c.diag, name_of(n, "plan"), plan, strlen(plan)))
-		return false;
-	t->m->level = LV_plan;
-	if (!pass_run_all(&t->c, &t->m, &o)) return false;
-	t->all = NEW_N(a, Steps, t->m->plan.ranks);
-	for (uint32_t k = 0; k < t->m->plan.nstages; k++)
-		for (uint32_t r = 0; r < t->m->plan.stages[k].ranks; r++)
-			t->all[t->m->plan.stages[k].rank + r] = ir_expand(t->m, k, a);
-	return true;
+	t->m = lowered(&t->c, model(a), plan, "mem");
+	if (t->m) t->all = spelled_out(t->m, a);
+	return t->m && ir_verify(t->m, t->c.diag, NULL);
 }
 
 static void
@@ -261,43 +235,6 @@ says(Test *t, const char *want)
 	text[n] = '\0';
 	CHECK(ok == !want && (!want || strstr(text, want)), "wanted '%s', not\n%s",
 	      want ? want : "nothing", text);
-}
-
-static uint32_t
-find(const Steps *s, ActKind kind, CommKind comm, uint32_t nth)
-{
-	for (uint32_t i = 0; i < s->n; i++)
-		if (s->s[i].a.kind == kind && (kind == ACT_body || s->s[i].a.comm == comm) &&
-		    !nth--)
-			return i;
-	return s->n;
-}
-
-static void
-cut(Steps *s, uint32_t at)
-{
-	memmove(&s->s[at], &s->s[at + 1], (s->n - at - 1) * sizeof(*s->s));
-	s->n--;
-}
-
-/* Step `from` goes to `to`, above it. */
-static void
-earlier(Steps *s, uint32_t from, uint32_t to)
-{
-	Step x = s->s[from];
-
-	memmove(&s->s[to + 1], &s->s[to], (from - to) * sizeof(*s->s));
-	s->s[to] = x;
-}
-
-/* ... below it. */
-static void
-later(Steps *s, uint32_t from, uint32_t to)
-{
-	Step x = s->s[from];
-
-	memmove(&s->s[from], &s->s[from + 1], (to - from) * sizeof(*s->s));
-	s->s[to] = x;
 }
 
 #define PIPE                                                                         \
@@ -328,9 +265,9 @@ test_fixed_order(void)
 				k++;
 			if (ir_stage_of(t.m, a.inst) == r / 2 ? a.comm == CK_bwd
 							      : a.comm == CK_fwd)
-				earlier(s, i, k + 1);
+				move(s, i, k + 1);
 			else /* ... or the start its wait, where it is received */
-				later(s, k, i - 1);
+				move(s, k, i - 1);
 		}
 	}
 	says(&t, "waits for ever");
@@ -386,7 +323,7 @@ test_swapped(void)
 	      "does not lower");
 	s = &t.all[1];
 	i = find(s, ACT_start, CK_grad, 0);
-	earlier(s, find(s, ACT_start, CK_grad, 1), i);
+	move(s, find(s, ACT_start, CK_grad, 1), i);
 	says(&t, "a part of the gradient");
 	close_test(&t);
 }
@@ -423,10 +360,5 @@ main(void)
 	test_skipped_collective();
 	test_swapped();
 	test_peers();
-	if (failures) {
-		fprintf(stderr, "comm: %d of %d checks failed\n", failures, checks);
-		return 1;
-	}
-	printf("comm: %d checks ok\n", checks);
-	return 0;
+	return checked("comm");
 }

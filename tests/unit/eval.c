@@ -10,8 +10,7 @@
 
 #include "ir/eval.h"
 #include "passes/passes.h"
-
-static int checks, failures;
+#include "tests/unit/check.h"
 
 typedef struct Test {
 	const char *name;
@@ -25,15 +24,6 @@ typedef struct Test {
 	double **out;
 } Test;
 
-static void
-check(const char *test, bool ok, const char *what)
-{
-	checks++;
-	if (ok) return;
-	failures++;
-	printf("eval: %s: FAILED: %s\n", test, what);
-}
-
 static Test
 open_test(const char *name)
 {
@@ -44,28 +34,6 @@ open_test(const char *name)
 	t.o = (EvalOptions){.f64 = true, .seed = 3, .train = true};
 	t.out = NEW_N(t.arena, double *, 8);
 	return t;
-}
-
-static void
-show_said(const Test *t)
-{
-	char line[512];
-
-	rewind(t->said);
-	while (fgets(line, sizeof line, t->said))
-		printf("eval: %s: %s", t->name, line);
-}
-
-static bool
-has_said(const Test *t, const char *what)
-{
-	char line[512];
-	bool found = false;
-
-	rewind(t->said);
-	while (fgets(line, sizeof line, t->said))
-		found |= strstr(line, what) != NULL;
-	return found;
 }
 
 static void
@@ -86,7 +54,7 @@ read_test(Test *t, const char *level, const char *text)
 	buf_printf(&b, "gir 1 %s\nmodel t source \"t\" hash 0x0000000000000000\n%s", level,
 		   text);
 	t->m = ir_parse(t->arena, t->names, t->diag, name_of(t->names, t->name), b.s, b.n);
-	if (!t->m) show_said(t);
+	if (!t->m) show_said(t->said, t->name);
 	check(t->name, t->m != NULL, "the text does not read");
 	return t->m != NULL;
 }
@@ -136,7 +104,7 @@ expect(Test *t, const char *text, const double *want, int n)
 {
 	if (!read_test(t, "graph", text)) return;
 	bool ok = run_test(t);
-	if (!ok) show_said(t);
+	if (!ok) show_said(t->said, t->name);
 	check(t->name, ok, "does not run");
 	if (ok) check_all(t, 0, want, n);
 }
@@ -431,7 +399,7 @@ test_gather(void)
 	bad.in[0] = x, bad.in[1] = i, bad.in[2] = j;
 	check(bad.name,
 	      read_test(&bad, "graph", b.s) && !run_test(&bad) &&
-		  has_said(&bad, "index 3 along 'b'"),
+		  has_said(bad.said, "index 3 along 'b'"),
 	      "not refused");
 	close_test(&s);
 	close_test(&t);
@@ -745,7 +713,7 @@ expect_ranks(const char *name, const char *text, const double *x, const double *
 		for (uint32_t k = 0; k < 6; k++) {
 			t.o.adversarial = k > 0, t.o.order_seed = k;
 			bool ok = run_test(&t);
-			if (!ok) show_said(&t);
+			if (!ok) show_said(t.said, t.name);
 			check(name, ok, "does not run");
 			if (ok) check_all(&t, 0, want, n);
 		}
@@ -859,8 +827,9 @@ test_deadlock(void)
 		      "does not start");
 	}
 	check(t.name, !eval_ranks(&e), "not found");
-	check(t.name, has_said(&t, "deadlock: rank 0 waits in '%y'"), "rank 0 is not named");
-	check(t.name, has_said(&t, "rank 1 waits in '%other'"), "rank 1 is not named");
+	check(t.name, has_said(t.said, "deadlock: rank 0 waits in '%y'"),
+	      "rank 0 is not named");
+	check(t.name, has_said(t.said, "rank 1 waits in '%other'"), "rank 1 is not named");
 	for (int i = 0; i < 2; i++) {
 		eval_forget(&ranks[i]);
 		arena_free(ranks[i].body);
@@ -969,9 +938,9 @@ test_step(void)
 	check(t.name, !eval_set(e, "t", tokens, 3) && !eval_set(e, "nobody", tokens, 4),
 	      "wrong name or count taken");
 	double loss, norm;
-	check(t.name, !eval_run(e, &loss) && has_said(&t, "input 't' has not been given"),
+	check(t.name, !eval_run(e, &loss) && has_said(t.said, "input 't' has not been given"),
 	      "a missing input");
-	check(t.name, !eval_set(e, "t", bad, 4) && has_said(&t, "input 't' holds 3 at 1"),
+	check(t.name, !eval_set(e, "t", bad, 4) && has_said(t.said, "input 't' holds 3 at 1"),
 	      "an index out of range");
 	check(t.name, eval_set(e, "t", tokens, 4), "eval_set");
 	for (uint64_t step = 0; step < 3; step++) {
@@ -1028,7 +997,5 @@ main(void)
 	test_memory();
 	test_poison();
 	test_step();
-	if (failures) return 1;
-	printf("eval: %d checks ok\n", checks);
-	return 0;
+	return checked("eval");
 }

@@ -8,19 +8,7 @@
 #include <unistd.h>
 
 #include "ir/ir.h"
-
-static int checks, failures;
-
-#define CHECK(cond, ...)                                                           \
-	do {                                                                       \
-		checks++;                                                          \
-		if (!(cond)) {                                                     \
-			failures++;                                                \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
-			fprintf(stderr, __VA_ARGS__);                              \
-			fputc('\n', stderr);                                       \
-		}                                                                  \
-	} while (0)
+#include "tests/unit/check.h"
 
 /* Names, an arena, and diagnostics into a string. */
 typedef struct World {
@@ -933,7 +921,8 @@ test_plans(void)
 	     "unknown mesh axis 'xp'; known are dp, tp, cp, sp, ep");
 	plan("plan 1\nmesh a = dp:2\nranks 2\nlayers 0-1 mesh a\n",
 	     "begins with its 'ranks' line");
-	plan("plan 1\nranks 2\nstage 1 layers 0-1 ranks 0-1\n", "stages come in order: this is stage 0, not 1");
+	plan("plan 1\nranks 2\nstage 1 layers 0-1 ranks 0-1\n",
+	     "stages come in order: this is stage 0, not 1");
 	plan("plan 1\nranks 2\nmesh a = dp:2\nstage 0 layers 0 ranks 0-1\nstage 1 layers 1 "
 	     "ranks 3-4\nlayers 0-1 mesh a\n",
 	     "rank 2 is left out");
@@ -1062,10 +1051,5 @@ main(void)
 	test_structure();
 	test_plans();
 	test_verify();
-	if (failures) {
-		fprintf(stderr, "text: %d of %d checks failed\n", failures, checks);
-		return 1;
-	}
-	printf("text: %d checks ok\n", checks);
-	return 0;
+	return checked("text");
 }
