@@ -176,7 +176,8 @@ uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t m
 
 /* Which axes of a layer tp splits. */
 typedef struct TpChoice {
-	uint16_t *inner; /* [naxes] the tp axes of the mesh that split it, all of them or some ("kv@tp.0 group@tp.1"); 0: none */
+	uint16_t *
+	    inner; /* [naxes] the tp axes of the mesh that split it, all of them or some ("kv@tp.0 group@tp.1"); 0: none */
 	uint32_t naxes;
 	bool able; /* some axis could be split, whether or not it pays */
 	bool sp;   /* Megatron-SP */
