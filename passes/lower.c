@@ -193,14 +193,34 @@ lower_shard(Ctx *c, Module *m, const LowerKey *key, const TpChoice *s, LayerType
 	return true;
 }
 
+/* The choice, made once for all keys that differ in ZeRO and recomputation only. */
+static bool
+chosen_tp(Ctx *c, Module *m, TpMemo *memo, const LowerKey *key, TpChoice *out)
+{
+	LowerKey k = *key;
+	k.strategy.zero = 0;
+	k.strategy.recompute = RC_none;
+	for (uint32_t i = 0; memo && i < memo->n; i++)
+		if (same_key(&memo->c[i].key, &k)) {
+			*out = memo->c[i].choice;
+			return true;
+		}
+	if (!choose_tp(c, m, &k, out)) return false;
+	if (!memo) return true;
+	struct TpChosen x = {k, *out};
+	x.choice.inner = arena_dup(memo->a, out->inner, sizeof *out->inner * out->naxes);
+	PUSH(memo->a, memo->c, memo->n, memo->cap, x);
+	return true;
+}
+
 static Lowered *
-lower_new(Ctx *c, Module *m, const LowerKey *key)
+lower_new(Ctx *c, Module *m, TpMemo *memo, const LowerKey *key)
 {
 	Lowered *l = NEW(m->arena, Lowered);
 	Body *body[BK_COUNT] = {0};
 	LayerType *t = &l->layer;
 	l->key = *key;
-	if (!choose_tp(c, m, key, &l->tp)) return NULL;
+	if (!chosen_tp(c, m, memo, key, &l->tp)) return NULL;
 	for (int k = 0; k < BK_COUNT; k++) {
 		uint32_t b = m->types[key->type].body[k];
 		if (!b) continue;
@@ -231,7 +251,7 @@ lower_type(Ctx *c, Module *m, LowerMemo *memo, const LowerKey *key)
 	for (uint32_t i = 0; i < memo->n; i++)
 		if (same_key(&memo->l[i]->key, key)) return memo->l[i];
 	m->level = LV_spmd; /* extents are local from here on */
-	Lowered *l = lower_new(c, m, key);
+	Lowered *l = lower_new(c, m, memo->tp, key);
 	m->level = level;
 	if (l) PUSH(m->arena, memo->l, memo->n, memo->cap, l);
 	return l;

@@ -170,6 +170,8 @@ typedef struct Assignment {
 
 /* False: nothing fits below the bound. */
 bool search_dp(Arena *a, const LayerTable *t, Assignment *out);
+/* No plan of the table takes less. INT64_MAX: none fits. */
+int64_t search_least(Arena *a, const LayerTable *t);
 uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t microbatches);
 
 /* lower.c: the lowering library. What the search costs is what spmd links. */
@@ -209,10 +211,21 @@ typedef struct Lowered {
 	int64_t saved_bytes, carry_bytes; /* frames */
 } Lowered;
 
+/* What tp splits does not depend on ZeRO and recomputation: chosen once, for lowerings on equal meshes. */
+typedef struct TpMemo {
+	Arena *a;
+	struct TpChosen {
+		LowerKey key; /* but for those */
+		TpChoice choice;
+	} * c;
+	uint32_t n, cap;
+} TpMemo;
+
 /* requires: LV_plan, or LV_spmd before linking. NULL after diagnostics. Same key: the same object, from `memo`. */
 typedef struct LowerMemo {
 	Lowered **l;
 	uint32_t n, cap;
+	TpMemo *tp; /* NULL: none is kept */
 } LowerMemo;
 Lowered *lower_type(Ctx *c, Module *m, LowerMemo *memo, const LowerKey *key);
 

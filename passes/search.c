@@ -48,13 +48,13 @@ search_uniform(const Search *s, Arena *a, uint32_t mb, const Mesh *mesh, const S
 }
 
 Module *
-search_lower(const Search *s, const Plan *p, Arena *a, const char **why)
+search_lower(const Search *s, const Plan *p, Arena *a, TpMemo *tp, const char **why)
 {
 	Ctx c = *s->c;
 	c.tmp = c.perm = a;
 	c.diag = diag_new(a, c.names, NULL);
 	Module *m = ir_clone(s->m, a);
-	LowerMemo memo = {0};
+	LowerMemo memo = {.tp = tp};
 	m->plan = *p;
 	m->plan.meshes = arena_dup(a, p->meshes, sizeof *p->meshes * p->nmeshes);
 	m->plan.runs = arena_dup(a, p->runs, sizeof *p->runs * p->nruns);
@@ -73,7 +73,8 @@ search_arena(const Search *s, const Plan *p, const char **why)
 {
 	Arena *a = arena_new();
 	const char *reason = "";
-	Module *m = search_lower(s, p, a, &reason);
+	TpMemo tp = {.a = a};
+	Module *m = search_lower(s, p, a, &tp, &reason);
 	int64_t most = m ? layout_arena(m) : -1;
 	if (!m && why) {
 		Buf b;
@@ -167,6 +168,7 @@ search(Search *s, uint32_t ranks, Found *out)
 	s->ranks = ranks;
 	s->limit = memory_limit(s->c, ranks < roofline_cores() ? ranks : roofline_cores());
 	s->machine = roofline_machine(ranks, s->c->threads);
+	if (ranks > 1) s->memo = search_memo(s);
 	if (ranks > 1) return search_many(s, out);
 	*out = search_one(s);
 	return true;
@@ -177,7 +179,7 @@ static int64_t
 time_of_one(const Search *s, const Plan *p)
 {
 	Arena *a = arena_new();
-	Module *m = search_lower(s, p, a, NULL);
+	Module *m = search_lower(s, p, a, NULL, NULL);
 	int64_t t = m ? search_time(s, m) : INT64_MAX;
 	arena_free(a);
 	return t;

@@ -4,7 +4,9 @@
  *   search.c        the pass: options, how many ranks, what fits
  *   search_one.c    one rank: microbatches and recomputation
  *   search_many.c   many ranks: the decision tree
- *   search_table.c  candidates of a branch and what each layer costs under them, read off lowered modules
+ *   search_table.c  candidates of a branch and what each layer costs under them
+ *   search_cost.c   what a layer costs, read off lowered modules, once
+ *   search_small.c  equal layers; the short model that is lowered for that
  *   search_dp.c     the dynamic program over that table
  *   search_given.c  --plan
  */
@@ -20,6 +22,7 @@ typedef struct Search {
 	int64_t limit; /* bytes of one rank */
 	bool explain;
 	Machine machine;
+	struct CostMemo *memo;
 	uint32_t *mb; /* usable counts of microbatches, rising */
 	uint32_t nmb, cmb;
 } Search;
@@ -35,7 +38,7 @@ typedef struct Found {
 /* search.c */
 
 /* Lowers and lays out a copy of the module under a plan. NULL if it does not lower: then *why says it. In the arena given. */
-Module *search_lower(const Search *s, const Plan *p, Arena *a, const char **why);
+Module *search_lower(const Search *s, const Plan *p, Arena *a, TpMemo *tp, const char **why);
 /* Arena of the largest stage; -1 and *why (in c->tmp; NULL allowed) if the plan does not lower. */
 int64_t search_arena(const Search *s, const Plan *p, const char **why);
 /* A plan of one stage and one run, on `mesh` (mb left out; n = 1: one rank). */
@@ -50,7 +53,19 @@ Found search_one(const Search *s);
 /* The best plan for s->ranks > 1 ranks. False after a diagnostic. */
 bool search_many(const Search *s, Found *out);
 
-/* search_table.c */
+/* search_small.c */
+
+typedef struct Classes { /* of layers that cost the same */
+	uint32_t *of;    /* [layers] */
+	uint32_t *first; /* [n] layer */
+	uint32_t n;
+} Classes;
+
+void search_classes(const Module *m, Arena *a, Classes *out);
+/* A copy without most of the layers that repeat; at[old] is where a layer, or one like it, went. */
+Module *search_small(const Module *m, const Classes *classes, Arena *a, uint32_t *at);
+
+/* search_cost.c */
 
 typedef struct Candidate { /* a strategy for a layer; index in Tree order */
 	uint32_t dp, tp;
@@ -60,23 +75,38 @@ typedef struct Candidate { /* a strategy for a layer; index in Tree order */
 	uint32_t group; /* one for each (dp, tp, sp) */
 } Candidate;
 
-typedef struct Table {
-	Candidate *cand; /* [ncand] all candidates that lower */
-	uint32_t ncand, ccand;
-	uint32_t *rep;      /* [nclasses] first layer of the class */
-	LayerCost **cost;   /* [nclasses] what is not dominated ... */
-	uint32_t **of;      /* [nclasses] ... and which candidate it is */
-	uint32_t *count;    /* [nclasses] */
-	uint32_t *class_of; /* [ninsts] */
-	uint32_t nclasses;
-} Table;
-
-/* All candidates of a branch that recompute up to `top`. Says on stdout what was cut and why. In arena a. */
-void search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Recompute top,
-		  Table *out);
+typedef struct CostMemo CostMemo;
+typedef struct Measured Measured;
+CostMemo *search_memo(const Search *s); /* in c->tmp; for one number of ranks */
+const Classes *search_memo_classes(const CostMemo *x);
+uint32_t search_lowered(const CostMemo *x); /* how many times it was lowered so far */
+/* Of every class, before ZeRO (c->zero is not looked at). NULL and *why: it does not lower. */
+const Measured *search_measure(const Search *s, const Candidate *c, uint32_t mb,
+			       const char **why);
+/* `cut`: in several stages. */
+LayerCost search_cost(const Search *s, const Measured *of, uint32_t class, const Candidate *c,
+		      bool cut);
 /* Time of a step of a plan with one stage, lowered. */
 int64_t search_time(const Search *s, const Module *lowered);
 void search_mesh(const Candidate *c, Mesh *out); /* mb left out of account: degree 0 */
+bool search_all_have(int64_t n, int64_t ranks);  /* of n elements in equal blocks, every rank */
+
+/* search_table.c */
+
+typedef struct Table {
+	Candidate *cand; /* [ncand] all candidates that lower */
+	uint32_t ncand;
+	const Classes *classes;
+	LayerCost **cost; /* [classes] what is not dominated ... */
+	uint32_t **of;    /* [classes] ... and which candidate it is */
+	uint32_t *count;  /* [classes] */
+	Recompute said;   /* what recomputes less was explained before */
+} Table;
+
+/* All candidates of a branch that recompute up to `top`. Says on stdout what they cost, from `said` on, and what was cut and
+ * why. In arena a. */
+void search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Recompute top,
+		  Recompute said, Table *out);
 
 /* search_given.c */
 bool search_given(Ctx *c, Module *m);
