@@ -86,6 +86,21 @@ search_arena(const Search *s, const Plan *p, const char **why)
 	return most;
 }
 
+const char *
+search_bytes_str(const Search *s, int64_t bytes)
+{
+	Buf b;
+	buf_init(&b, s->c->tmp);
+	buf_bytes(&b, bytes);
+	return b.s;
+}
+
+double
+search_ms(int64_t ns)
+{
+	return (double)ns * 1e-6;
+}
+
 /* ---- what there is to choose from ---- */
 
 /* Counts that divide the batch; only the one asked for, if one is. False after a diagnostic. */
@@ -139,6 +154,9 @@ report_too_large(const Search *s, const Found *f)
 		buf_init(all[i], s->c->tmp);
 	int64_t params = 0;
 	uint32_t mb = f->plan.microbatches;
+	Recompute rc = RC_none; /* the most anywhere */
+	for (uint32_t i = 0; i < f->plan.nruns; i++)
+		if (f->plan.runs[i].recompute > rc) rc = f->plan.runs[i].recompute;
 	for (uint32_t i = 0; i < s->m->nparams; i++)
 		params += type_bytes(s->m, NULL, &s->m->params[i].type);
 	buf_bytes(&need, f->arena);
@@ -154,8 +172,7 @@ report_too_large(const Search *s, const Found *f)
 	    " microbatch%s, recompute %s), of %s; the parameters alone take %s, and their "
 	    "gradients and "
 	    "each of the optimizer's moments as much again",
-	    need.s, shape.s, mb, mb == 1 ? "" : "es", recompute_str[f->plan.runs[0].recompute],
-	    have.s, state.s);
+	    need.s, shape.s, mb, mb == 1 ? "" : "es", recompute_str[rc], have.s, state.s);
 	return s->c->memory_bytes <= 0;
 }
 

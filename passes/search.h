@@ -4,6 +4,7 @@
  *   search.c        the pass: options, how many ranks, what fits
  *   search_one.c    one rank: microbatches and recomputation
  *   search_many.c   many ranks: the decision tree
+ *   search_branch.c one branch of it: bounds, and the best plan that fits
  *   search_table.c  candidates of a branch and what each layer costs under them
  *   search_cost.c   what a layer costs, read off lowered modules, once
  *   search_small.c  equal layers; the short model that is lowered for that
@@ -44,6 +45,9 @@ int64_t search_arena(const Search *s, const Plan *p, const char **why);
 /* A plan of one stage and one run, on `mesh` (mb left out; n = 1: one rank). */
 Plan search_uniform(const Search *s, Arena *a, uint32_t mb, const Mesh *mesh,
 		    const Strategy *r);
+
+const char *search_bytes_str(const Search *s, int64_t bytes);
+double search_ms(int64_t ns);
 
 /* search_one.c */
 Found search_one(const Search *s);
@@ -107,6 +111,42 @@ typedef struct Table {
  * why. In arena a. */
 void search_table(const Search *s, Arena *a, uint32_t stages, uint32_t mb, Recompute top,
 		  Recompute said, Table *out);
+
+/* search_branch.c */
+
+/* How far a branch has come; in the order of branch_refine(). */
+typedef enum State {
+	ST_new,
+	ST_fast,    /* there is a table, without recomputation: which is its fastest plan? */
+	ST_fits,    /* ... does that fit, as it happens? */
+	ST_limited, /* a table of all candidates: which is the fastest plan within the limit? */
+	ST_laid,    /* ... does it fit, laid out? */
+	ST_done
+} State;
+
+typedef struct Leaf { /* a branch (stages, microbatches) */
+	const Search *s;
+	uint32_t stages, mb;
+	State state;
+	int64_t least; /* none of its plans takes less; ns */
+	int64_t limit; /* bytes to spend */
+	int wide, tries;
+	const char *cut; /* why, if it is */
+	Table table;
+	LayerTable layers;
+	Assignment x;
+	Arena *a;
+} Leaf;
+
+void branch_explain(const Leaf *l, const char *fmt, ...) GV_PRINTF(2, 3);
+/* One step further. Returns whether *out is a plan that fits; else it is the smallest laid out so far, if any is. */
+bool branch_refine(Leaf *l, Found *out);
+/* Bytes of a rank that no plan of the branch is below. requires: a table. */
+int64_t branch_bytes(const Leaf *l);
+/* About the smallest plan. .arena -1: none lowers. */
+Found branch_smallest(Leaf *l);
+/* Makes *out the better of the two; whether `f` fits. */
+bool branch_take(Found *out, Found f);
 
 /* search_given.c */
 bool search_given(Ctx *c, Module *m);

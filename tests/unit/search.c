@@ -151,6 +151,15 @@ check_case(uint32_t number, bool *feasible)
 			printf("case %u: beats its own best\n", number);
 			bad = 1;
 		}
+		x.t.bound = b.best + 1; /* a bound hides nothing below it */
+		if (!search_dp(a, &x.t, &none) || none.time != b.best) {
+			printf("case %u: the best is not found just below the bound\n", number);
+			bad = 1;
+		}
+		if (search_least(a, &x.t) > b.best) {
+			printf("case %u: the best is below what search_least says\n", number);
+			bad = 1;
+		}
 		x.t.bound = INT64_MAX;
 		x.t.keep = 2; /* thinned: never better, never over memory */
 		if (search_dp(a, &x.t, &none)) {
