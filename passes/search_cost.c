@@ -79,24 +79,17 @@ body_time(const Read *x, BodyKind k)
 	return b ? roofline_body(&x->s->machine, x->m, &x->m->bodies[b]) : 0;
 }
 
-static bool
-has_port(const Read *x, BodyKind k, PortKind kind, uint16_t slot)
-{
-	uint32_t b = body_of(x, k);
-	return b && ir_find_port(&x->m->bodies[b], kind, slot);
-}
-
 static Weight
 weight_of(const Read *x, uint16_t slot)
 {
 	const Param *p = &x->m->params[x->m->insts[x->inst].params[slot]];
 	Weight w = {.bytes = type_bytes(x->m, x->mesh, &p->type),
 		    .owned = p->owner == x->inst,
-		    .trained = has_port(x, BK_W, PORT_dw, slot)};
+		    .trained = ir_inst_port(x->m, x->inst, BK_W, PORT_dw, slot)};
 	if (!w.owned) return w;
-	w.trained = w.trained || has_port(x, BK_U, PORT_grad, slot);
-	w.moments =
-	    (uint8_t)(has_port(x, BK_U, PORT_m, slot) + has_port(x, BK_U, PORT_v, slot));
+	w.trained = w.trained || ir_inst_port(x->m, x->inst, BK_U, PORT_grad, slot);
+	w.moments = (uint8_t)((ir_inst_port(x->m, x->inst, BK_U, PORT_m, slot) != NULL) +
+			      (ir_inst_port(x->m, x->inst, BK_U, PORT_v, slot) != NULL));
 	for (int k = 1; w.trained && k < x->mesh->n; k++) {
 		uint32_t span, size;
 		if (x->mesh->ax[k].kind == MX_dp || !(p->pending >> k & 1)) continue;
@@ -114,7 +107,7 @@ arg_of(const Read *x, uint16_t a)
 	if (!p) return (Arg){0};
 	return (Arg){.bytes = type_bytes(x->m, x->mesh, val_type(f, p->v)),
 		     .result = x->m->insts[x->inst].args[a].kind == REF_result,
-		     .gradient = has_port(x, BK_B, PORT_dx, a)};
+		     .gradient = ir_inst_port(x->m, x->inst, BK_B, PORT_dx, a)};
 }
 
 /* The most a layer needs while one of its bodies runs, cotangents of its results included. */
@@ -132,7 +125,7 @@ work_of(const Read *x)
 	}
 	for (uint16_t r = 0; r < t->nouts; r++) {
 		const Port *p = ir_find_port(f, PORT_out, r);
-		if (p && has_port(x, BK_B, PORT_cot, r))
+		if (p && ir_inst_port(x->m, x->inst, BK_B, PORT_cot, r))
 			cots += type_bytes(x->m, x->mesh, val_type(f, p->v));
 	}
 	return most + 2 * cots;
