@@ -266,12 +266,6 @@ section_start(const Cg *g, Area s)
 	return at[s];
 }
 
-int64_t
-where_at(const Cg *g, Where w)
-{
-	return section_start(g, w.in) + w.at;
-}
-
 const char *
 address_text(Cg *g, const char *ctype, const Where *where, uint32_t n, const char *hint,
 	     bool *varies)

@@ -295,8 +295,6 @@ Where where_flat(const Cg *g, uint32_t inst, Section sec);
 Where where_ref(const Cg *g, Ref r);
 Where where_cot(const Cg *g, Ref r);
 int64_t cg_section_bytes(const Cg *g, Section sec);
-/* From the start of the arena. */
-int64_t where_at(const Cg *g, Where w);
 /* inst: ignored by the const body. */
 Where where_port(const Cg *g, uint32_t inst, const Body *b, const Port *p);
 /* The cotangent of a result, as an index into Memory.cot. */

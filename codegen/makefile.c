@@ -175,7 +175,7 @@ static const char settings[] =
     "# The runtime's sources.\n"
     "RUNTIME ?= %s\n"
     "ifeq ($(origin CC),default)\n"
-    "CC := %s\n"
+    "CC := gcc\n"
     "endif\n"
     "OPT ?= -O3 -march=native\n"
     "# Vector loops, with the meaning of NaN and infinity kept. Scratch memory is used for one "
@@ -283,7 +283,7 @@ static const char many_rules[] =
     ".PHONY: all run clean FORCE\n";
 
 static void
-put_makefile(Ctx *c, const Module *m, const CgOptions *o, const char *runtime, Buf *out)
+put_makefile(Ctx *c, const Module *m, const char *runtime, Buf *out)
 {
 	bool f64 = m->train.precision == DT_f64 || c->precision == DT_f64,
 	     many = m->plan.ranks > 1;
@@ -299,8 +299,7 @@ put_makefile(Ctx *c, const Module *m, const CgOptions *o, const char *runtime, B
 	} else {
 		buf_puts(out, one_head);
 	}
-	buf_printf(out, settings, runtime, o->cc && is_plain_path(o->cc) ? o->cc : "gcc",
-		   f64 ? " -DGVRT_F64" : "");
+	buf_printf(out, settings, runtime, f64 ? " -DGVRT_F64" : "");
 	buf_puts(out, many ? many_rules : one_rules);
 }
 
@@ -332,7 +331,7 @@ cg_write(Ctx *c, const Module *m, const CgOptions *o, const Buf *programs, const
 		return fail(c, "cannot make", join(c->perm, o->dir, "src"));
 	buf_init(&make, c->perm);
 	buf_init(&manifest, c->perm);
-	put_makefile(c, m, o, runtime, &make);
+	put_makefile(c, m, runtime, &make);
 	files[n++] = (File){"Makefile", &make};
 	for (uint32_t k = 0; k < m->plan.nstages; k++)
 		files[n++] = (File){cg_text(c->perm, "src/stage_%u.c", k), &programs[k]};

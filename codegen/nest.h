@@ -87,7 +87,7 @@ typedef struct Nest {
 		Val v;
 		const Sink *to;
 	} * stores;
-	uint32_t nstores, cstores;
+	uint32_t nstores;
 	bool column; /* sums go down the columns: rows are walked inside a block of columns */
 
 	struct {

@@ -525,7 +525,7 @@ put_logits(Cg *g, Buf *out)
 {
 	const Type *t = NULL;
 	const Mesh *mesh = NULL;
-	int64_t at = where_logits(g, &t, &mesh), cols, rows, stage = logits_stage(g, &t);
+	int64_t at = where_logits(g, &t, &mesh), cols, stage = logits_stage(g, &t);
 
 	if (stage < 0 || stage != g->k) {
 		buf_printf(out, "\t.logits_at = %s,\n", stage < 0 ? "-1" : "GVRT_ELSEWHERE");
@@ -536,11 +536,10 @@ put_logits(Cg *g, Buf *out)
 	}
 	at = where_logits(g, &t, &mesh);
 	cols = type_extent(g->m, mesh, t, t->n - 1);
-	rows = type_count(g->m, mesh, t) / cols;
 	buf_printf(out,
-		   "\t.logits_at = %" PRId64 ", .logits_rows = %" PRId64
-		   ", .logits_cols = %" PRId64 ", .logits_ld = %" PRId64 ",\n",
-		   at, rows, cols, cols);
+		   "\t.logits_at = %" PRId64 ", .logits_cols = %" PRId64
+		   ", .logits_ld = %" PRId64 ",\n",
+		   at, cols, cols);
 	if (g->m->plan.ranks > 1)
 		buf_printf(out, "\t.logits_part = &parts[%u], .logits_all = %" PRId64 ",\n",
 			   put_rows_part(g, mesh, t), g->m->axes[t->ax[t->n - 1].a.i].extent);
@@ -653,10 +652,10 @@ cg_tables(Cg *g, Buf *out)
 		   g->shared->hash, m->plan.ranks, g->k, m->plan.nstages, m->plan.threads);
 	buf_printf(out,
 		   "\t.arena_bytes = GV_ARENA,\n\t.param = GV_PARAMS, .grad = %s, .m = %s, .v "
-		   "= %s, .state_bytes = %" PRId64 ",\n",
+		   "= %s,\n",
 		   mem->sec[SEC_grad] < 0 ? "-1" : "GV_GRADS",
 		   mem->sec[SEC_m] < 0 ? "-1" : "GV_MOMENT1",
-		   mem->sec[SEC_v] < 0 ? "-1" : "GV_MOMENT2", mem->sec_bytes[SEC_param]);
+		   mem->sec[SEC_v] < 0 ? "-1" : "GV_MOMENT2");
 	buf_printf(out, "\t.microbatch = %" PRId64 ", .microbatches = GV_MICROBATCHES,\n",
 		   batch / mbs);
 	if (params)

@@ -445,7 +445,6 @@ typedef struct Ctx {
 	bool forward_only;
 	bool bf16_as_f32; /* set by the front end: the model says bf16, which the host computes in f32 */
 	const char *plan_path; /* --plan; NULL = search */
-	const char *cluster_path;
 	bool explain;          /* the plan pass says on stdout what it tried */
 	const char *why;       /* set by the plan pass where it chose the number of ranks: what it compared */
 } Ctx;
@@ -665,7 +664,6 @@ void ir_print_op(const Module *m, const Body *b, const Op *op, Buf *out); /* one
 Module *ir_parse(Arena *a, Names *n, Diag *d, Name file, const char *text, size_t len); /* NULL after diagnostics */
 bool ir_equal(const Module *a, const Module *b, Buf *why);
 uint64_t ir_hash(const Module *m); /* of the printed text */
-uint64_t ir_body_hash(const Module *m, const Body *b); /* structure only: no names of values, no places */
 bool ir_body_equal(const Module *m, const Body *a, const Body *b); /* structure only */
 
 /* ==== plan.c ==== */

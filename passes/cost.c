@@ -219,12 +219,6 @@ cost_in(const Module *m, const Body *b, const Op *op, uint32_t *touched)
 	return c;
 }
 
-Cost
-cost_op(const Module *m, const Body *b, const Op *op)
-{
-	return cost_in(m, b, op, NULL);
-}
-
 /* A kernel reads what several of its ops share once, and does not read what it made. */
 Cost
 cost_body(const Module *m, const Body *b)

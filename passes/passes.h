@@ -314,7 +314,6 @@ typedef struct Cost {
 	int64_t
 	    moved; /* bytes of operands and results, each once a kernel; collectives apart */
 } Cost;
-Cost cost_op(const Module *m, const Body *b, const Op *op);
 Cost cost_body(const Module *m, const Body *b);
 
 /* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */

@@ -21,7 +21,8 @@ enum { MAX_FILES = 1 << 16, FEISTEL_ROUNDS = 8 };
 	(INT64_C(1) \
 	 << 24) /* tokens of a file that are checked before training, the rest when they are used */
 
-size_t
+/* Bytes of an element. */
+static size_t
 input_size(const GvrtInput *x)
 {
 	return x->kind == GVRT_I32 ? sizeof(int32_t) : x->kind == GVRT_REAL ? sizeof(real) : 1;
@@ -36,10 +37,11 @@ find_input(const GvrtProgram *p, const char *name)
 }
 
 /*
+ * The sample at a place of an epoch: a permutation of [0, n) for every (key, epoch).
  * A Feistel network over the smallest square of a power of two that holds n, walked until it lands below n: at
  * most four steps on average. Source: J. Black, P. Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
  */
-int64_t
+static int64_t
 source_permute(uint64_t key, uint64_t epoch, int64_t n, int64_t i)
 {
 	int half = 1;

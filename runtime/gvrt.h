@@ -158,13 +158,13 @@ typedef struct GvrtProgram {
 	int ranks, stage, stages;
 	int threads; /* 0: all the cores this process may use */
 	int64_t arena_bytes;
-	int64_t param, grad, m, v, state_bytes; /* sections; grad < 0 in forward-only programs; v < 0 without second moments */
+	int64_t param, grad, m, v; /* sections; grad < 0 in forward-only programs; v < 0 without second moments */
 	int64_t microbatch, microbatches;       /* samples each, per step */
 	const GvrtParam *params; size_t nparams;
 	const GvrtInput *inputs; size_t ninputs;
 	int64_t slots, slot_bytes, nslots;
 	const char *const *reports; const int64_t *report_at; size_t nreports; /* [0] is the loss: real scalars in slot 0, summed over microbatches */
-	int64_t logits_at, logits_rows, logits_cols, logits_ld; /* bytes in a slot frame; -1: none. row = sample * seq + position */
+	int64_t logits_at, logits_cols, logits_ld; /* bytes in a slot frame; -1: none. row = sample * seq + position */
 	int64_t seq;                                  /* positions of one sample: of the input `tokens`; 0 if there is none */
 	GvrtTrain train;
 	double flops; /* model FLOPs of one step on this rank: forward and backward, without recomputation */
@@ -180,7 +180,7 @@ typedef struct GvrtProgram {
 	const GvrtExchange *exchanges; size_t nexchanges; /* those this stage takes part in, either side */
 	size_t nrequests;                                 /* requests are 0 .. nrequests */
 	const GvrtReport *report_on;                      /* [nreports]; NULL: every report, on every rank. report_at < 0: not of this stage */
-	const GvrtPart *logits_part;                      /* axes batch, [seq,] vocabulary, of one microbatch; NULL: all of them. logits_rows, logits_cols, logits_ld are local; see logits_all */
+	const GvrtPart *logits_part;                      /* axes batch, [seq,] vocabulary, of one microbatch; NULL: all of them. logits_cols, logits_ld are local; see logits_all */
 	int64_t logits_all;                               /* columns over all ranks; 0: logits_cols. [same], as is whether there are logits: a stage without has logits_at = GVRT_ELSEWHERE */
 } GvrtProgram;
 

@@ -184,7 +184,6 @@ param_repeat(const GvrtParam *q)
 }
 void param_name(const GvrtParam *q, uint32_t i, char name[RT_NAME]);
 int64_t params_count(const GvrtProgram *p); /* elements of all */
-int64_t section_at(const GvrtProgram *p, GvrtSection s);
 /* Elements of parameter i of a row that this rank has in a section, run by run: the first in the checkpoint entry, how many, where.
  * owned: only those that this rank answers for, so that all ranks together name each once. */
 typedef bool RunFn(void *arg, int64_t first, int64_t n, real *at);
@@ -311,11 +310,8 @@ bool source_open(Source *s, Pool *pool, const GvrtProgram *p, const char *path,
 		 DataFormat format, bool shuffled, uint64_t seed, int rank, Err *e);
 /* Samples first, first + 1, ... of the endless sequence of epochs -> the rows of a microbatch, as far as this rank has them. */
 bool source_rows(const Source *s, unsigned char *slot, int64_t first, Err *e);
-size_t input_size(const GvrtInput *x); /* bytes of an element */
 /* Zeroes an input: all of it that this rank has. */
 void input_blank(const GvrtProgram *p, const GvrtInput *x, unsigned char *slot);
-/* The sample at a place of an epoch: a permutation of [0, n) for every (key, epoch). */
-int64_t source_permute(uint64_t key, uint64_t epoch, int64_t n, int64_t i);
 
 /* ---- checkpoint.c ---- */
 enum { RT_KEEP = 3 }; /* checkpoints kept */
@@ -393,8 +389,6 @@ struct GvrtState {
 
 /* Steps r->step .. last, then returns the exit status; r->step is where it stopped. */
 int train_loop(GvrtRun *r, uint64_t last);
-/* Mean loss over whole batches in order: sums into state->eval, returns batches done; -1: err. */
-int64_t train_eval(GvrtRun *r, const Source *s, int64_t batches);
 void train_signals(int ranks);            /* SIGTERM and SIGINT end the loop after the step */
 void train_complain(struct GvrtState *s); /* the error, once for all ranks */
 void train_blank(unsigned char *slot, const GvrtProgram *p); /* zeroes the inputs */

@@ -155,19 +155,6 @@ gv_softmax(int64_t rows, int64_t n, const real *x, int64_t ldx, real *y, int64_t
 }
 
 void
-gv_gather_rows(int64_t rows, int64_t n, const real *table, int64_t ld, const int32_t *index,
-	       real *y, int64_t ldy)
-{
-#pragma omp parallel for schedule(static)
-	for (int64_t r = 0; r < rows; r++) {
-		const real *restrict src = table + index[r] * ld;
-		real *restrict dst = y + r * ldy;
-		for (int64_t i = 0; i < n; i++)
-			dst[i] = src[i];
-	}
-}
-
-void
 gv_scatter_rows(int64_t rows, int64_t n, real *grad, int64_t ld, const int32_t *index,
 		const real *dy, int64_t lddy)
 {

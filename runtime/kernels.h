@@ -219,9 +219,6 @@ void gv_cross_entropy(int64_t rows, int64_t n, const real *x, int64_t ldx, const
 /* Row softmax over n contiguous entries. */
 void gv_softmax(int64_t rows, int64_t n, const real *x, int64_t ldx, real *y, int64_t ldy);
 
-/* y[i, 0..n) = table[index[i], 0..n) */
-void gv_gather_rows(int64_t rows, int64_t n, const real *table, int64_t ld,
-		    const int32_t *index, real *y, int64_t ldy);
 /* grad[index[i], 0..n) += dy[i, 0..n), in ascending i for every entry, whatever the number of threads (columns are split). */
 void gv_scatter_rows(int64_t rows, int64_t n, real *grad, int64_t ld, const int32_t *index,
 		     const real *dy, int64_t lddy);

@@ -46,7 +46,7 @@ clip(void *arg, int64_t first, int64_t local, int64_t n)
 	return lo >= hi || w->fn(w->arg, first + lo - local, hi - lo, w->at + lo);
 }
 
-int64_t
+static int64_t
 section_at(const GvrtProgram *p, GvrtSection s)
 {
 	return s == GVRT_PARAM  ? p->param

@@ -197,7 +197,8 @@ dump_grads(const GvrtRun *r)
 	return comm_agree(s->comm, ok, &s->err);
 }
 
-int64_t
+/* Mean loss over whole batches in order: sums into state->eval, returns batches done; -1: err. */
+static int64_t
 train_eval(GvrtRun *r, const Source *data, int64_t batches)
 {
 	struct GvrtState *s = r->state;

@@ -131,7 +131,6 @@ static const GvrtProgram program = {
     .arena_bytes = 3 * STATE + SLOT,
     .param = 0,
     .v = -1,
-    .state_bytes = STATE,
 #ifdef FORWARD
     .grad = -1,
     .m = -1,
