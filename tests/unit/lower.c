@@ -222,6 +222,14 @@ saved_bytes(const Module *m, const char *type)
 	return n;
 }
 
+/* What a new value is called that would like to be `hint`. */
+static Name
+called(Module *m, Body *b, Name hint, const Type *t)
+{
+	Val v = ir_val(m, b, hint, *t);
+	return b->vals[v.i].name;
+}
+
 /* A body and its copy grow apart: neither sees the other's names. */
 static void
 test_copy(void)
@@ -235,9 +243,9 @@ test_copy(void)
 	b = body_copy(m->arena, &a);
 	for (int i = 0; i < 9; i++)
 		ir_val(m, &a, y, t);
-	CHECK(b.vals[ir_val(m, &b, x, t).i].name != x);
-	CHECK(b.vals[ir_val(m, &b, y, t).i].name == y);
-	CHECK(a.vals[ir_val(m, &a, y, t).i].name != y);
+	CHECK(called(m, &b, x, &t) != x);
+	CHECK(called(m, &b, y, &t) == y);
+	CHECK(called(m, &a, y, &t) != y);
 	done(&c);
 }
 
