@@ -136,7 +136,7 @@ bench-ranks: all
 	$(Q)tests/bench/ranks.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-ranks)
 
 format:
-	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' | grep -v '^tests/golden/')
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(BUILD)
