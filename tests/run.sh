@@ -25,6 +25,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 work=$(mktemp -d)
+chmod 711 "$work" # tests that run programs as another user
 trap 'rm -rf "$work"' EXIT
 
 list() {

@@ -128,7 +128,7 @@ for file in gpt llama; do
 		"$GV" tests/models/$file.gdl --set layers=6 --set batch=12 --ranks=$ranks --explain -o "$T/searched" >"$T/said" 2>&1
 		most=$("$GV" tests/models/$file.gdl --set layers=6 --set batch=12 --ranks=$ranks --emit=mem |
 			awk '$1 == "arena" && $2 > most { most = $2 } END { b = most; split("B KiB MiB GiB", u, " "); for (i = 1; b >= 1024; i++) b /= 1024; printf (i > 1 ? "%.2f %s\n" : "%.0f %s\n"), b, u[i] }')
-		sed -n 's/^plan: *-> \([0-9.]*\) ms a step, \([0-9.]* [KMGT]*i*B\) a rank$/\1 \2/p' "$T/said" | sort -g |
+		sed -n 's/^plan: .*: \([0-9.]*\) ms a step, \([0-9.]* [KMGT]*i*B\) a rank$/\1 \2/p' "$T/said" | sort -g |
 			awk -v most="$most" 'NR == 1 { ms = $1 } $1 == ms && $2 " " $3 == most { same = 1 } END { exit !same }' ||
 			{ cat "$T/said"; fail "$file on $ranks ranks: the search did not say $most"; }
 	done
