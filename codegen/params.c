@@ -463,7 +463,7 @@ put_memory(const Cg *g, Buf *out)
 	buf_puts(out, "};\n");
 }
 
-/* Floating-point operations of a step: forward and backward of every instance, what is computed twice counted once. */
+/* Floating-point operations of a step on one rank of the stage: forward and backward of its instances, what is computed twice counted once. */
 static double
 step_flops(const Cg *g)
 {
@@ -473,8 +473,8 @@ step_flops(const Cg *g)
 	for (uint32_t n = 0; n < m->ninsts; n++) {
 		const double *f = m->types[m->insts[n].type].flops;
 
-		sum += (m->plan.forward_only ? f[BK_F] : 3 * f[BK_F]) *
-		       m->plan.stages[ir_stage_of(m, n)].ranks;
+		if (ir_stage_of(m, n) == g->k)
+			sum += m->plan.forward_only ? f[BK_F] : 3 * f[BK_F];
 	}
 	return sum * (m->plan.microbatches ? m->plan.microbatches : 1);
 }
