@@ -306,6 +306,10 @@ typedef struct Plan {
 	Stage *stages;
 	uint32_t nstages;
 	bool forward_only;
+	uint32_t *nodes; /* [nnodes] the cluster's nodes in the order in which ranks are counted through them; none: the file's order */
+	uint32_t nnodes;
+	int64_t time;    /* of a step, predicted, ns; 0: not known */
+	int64_t memory;  /* of the rank that needs most, predicted, bytes; 0: not known */
 } Plan;
 
 /* ---- schedule (level sched and below): one flat list per stage, loops kept ---- */
@@ -446,6 +450,9 @@ typedef struct Ctx {
 	bool bf16_as_f32; /* set by the front end: the model says bf16, which the host computes in f32 */
 	const char *plan_path; /* --plan; NULL = search */
 	bool explain;          /* the plan pass says on stdout what it tried */
+	const struct Cluster *cluster; /* --cluster (ir/cluster.h); NULL: the machine at hand */
+	const struct Profile *profile; /* --profile; NULL: the roofline */
+	uint32_t max_tp;               /* --max-tp; 0: any */
 	const char *why;       /* set by the plan pass where it chose the number of ranks: what it compared */
 } Ctx;
 

@@ -1,0 +1,125 @@
+/*
+ * cluster.h - the machine a plan is for (.hw) and what was measured on it (.hw, .prof).
+ *
+ * A cluster is a list of devices, counted through node by node in the order of the file: rank r of a plan runs on device r
+ * (of the nodes in the plan's order). A device is what one rank has to itself: a GPU; on the host its share of the cores.
+ * A curve is a time as a function of bytes; a profile, times of kernels by what they compute and on which extents.
+ * cluster.c and profile.c read and print both; README.md has the formats. Nothing here knows how a price is made: that is
+ * passes/price.h.
+ */
+#ifndef GV_CLUSTER_H
+#define GV_CLUSTER_H
+
+#include "ir/ir.h"
+
+/* A field and what it means stay on one line. */
+/* clang-format off */
+
+enum { MAX_DEVICES = 1 << 20, MAX_NODES = 1 << 17 };
+
+typedef enum Target { TG_host, TG_cuda, TG_COUNT } Target;
+
+/* ORDER Efficiency: fitted or documented constants of a device's roofline, each a factor or as said. hw_eff[] has names, meanings
+ * and what holds where a file is silent. */
+typedef enum EffKind {
+#define EFF(name, value, doc) EF_##name,
+#include "ir/eff.def"
+	EF_COUNT
+} EffKind;
+extern const struct EffInfo { const char *name; double value; const char *doc; } hw_eff[EF_COUNT];
+
+typedef struct Device { /* a kind */
+	Name name;
+	Target target;
+	Name arch;              /* "sm_90"; none on the host */
+	uint32_t cores;         /* host: of a device */
+	int64_t memory;         /* bytes a rank may use in all */
+	int64_t reserved;       /* of them: context, libraries, what communicators take whatever they are */
+	int64_t comm_bytes;     /* what a communicator takes beside that */
+	double flops[DT_COUNT]; /* peak of matrix products, FLOP/s; 0: this dtype computes as DT_f32 */
+	double bytes;           /* of its memory, bytes/s */
+	double loops;           /* elementwise operations/s */
+	double launch;          /* ns from one kernel to the next */
+	double eff[EF_COUNT];
+	/* While a computation and a communication run together each takes so much longer (>= 1). 0: they take turns. */
+	double slow_compute, slow_comm;
+} Device;
+
+typedef struct Link { /* bytes/s a device (near) or a node (far) sends while it receives as much; ns before the first byte */
+	double ns, bytes;
+} Link;
+
+typedef struct NodeRun { /* equal nodes in a row */
+	uint32_t nodes, device, devices; /* how many; kind and number of devices of each */
+	Link near, far;                  /* between its devices; of the node's network, all its devices together */
+} NodeRun;
+
+/* A measured collective or message. PR_exchange: a message between two devices. */
+typedef struct CollCurve {
+	PrimKind kind;
+	uint32_t device;       /* kind */
+	uint32_t ranks, nodes; /* of the group; on how many nodes. 1: inside one */
+	uint32_t stride;       /* devices from one member on a node to the next; 1: consecutive */
+	uint32_t n;
+	int64_t *bytes, *ns;   /* [n] rising; bytes: all_reduce, reduce_scatter of the operand, all_gather of the result, all_to_all of what a rank gives, exchange of the message */
+} CollCurve;
+
+typedef struct Cluster {
+	Name name, file;
+	Device *device;
+	uint32_t ndevice;
+	NodeRun *run;
+	uint32_t nrun;
+	CollCurve *curve;
+	uint32_t ncurve;
+	uint32_t nodes, devices; /* of all runs */
+	Name *provenance;        /* free text: what, when, with which versions, how far apart */
+	uint32_t nprovenance;
+	bool guessed;            /* a documented roofline of the machine at hand, no file */
+} Cluster;
+
+/* Reads a .hw text; NULL after diagnostics at file:line:col. Strings are copied. */
+Cluster *cluster_parse(Arena *a, Names *n, Diag *d, Name file, const char *text, size_t len);
+void cluster_print(const Cluster *c, const Names *n, Buf *out);
+/* Of device i, in the file's order: its node, its number in that, its run. */
+uint32_t cluster_node(const Cluster *c, uint32_t device, uint32_t *in_node, uint32_t *run);
+const Device *cluster_device(const Cluster *c, uint32_t device);
+
+/* The cluster as a plan counts it: its nodes in the order given. */
+Cluster *cluster_order(const Cluster *c, Arena *a, const uint32_t *nodes, uint32_t n);
+
+/* ---- measured kernels ---- */
+
+/* A kernel of a body (ops with one kernel number, or one op alone) by what it computes: `family` says everything but the
+ * local extents of its axes, which are numbered in order of first appearance: "dot f32 0 1, 1 2 -> 0 2". */
+typedef struct KernelKey {
+	Name family;
+	uint8_t n;
+	int64_t extent[MAX_AXES * 2];
+} KernelKey;
+
+typedef struct KernelTime {
+	KernelKey key;
+	int64_t ns;    /* median */
+	double spread; /* interquartile range / median */
+	uint32_t runs;
+} KernelTime;
+
+typedef struct Profile {
+	Name file;
+	Name device; /* the kind it was measured on */
+	uint32_t ranks, threads; /* side by side on a node while measuring; threads of each */
+	KernelTime *time; /* sorted by family, extents */
+	uint32_t n, cap;
+	Name *provenance;
+	uint32_t nprovenance;
+} Profile;
+
+Profile *profile_parse(Arena *a, Names *n, Diag *d, Name file, const char *text, size_t len);
+void profile_print(const Profile *p, const Names *n, Buf *out);
+/* The key of the kernel that op `first` begins; *end: one past its last op. False: it runs nothing (views, constants folded away). */
+bool profile_key(const Module *m, const Body *b, uint32_t first, uint32_t *end, KernelKey *out);
+/* Exact; NULL. */
+const KernelTime *profile_find(const Profile *p, const KernelKey *k);
+
+#endif

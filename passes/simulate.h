@@ -1,0 +1,68 @@
+/*
+ * simulate.h - a step of a scheduled program, event by event.
+ *
+ * What runs is Module.actions, the table the programs run: bodies on a rank's compute stream; collectives and exchanges on
+ * its communication streams, begun by ACT_start, each when all its members have begun it and its link is free, done at
+ * ACT_wait. Ranks of a stage that do the same on equal devices are one (a class); `all_ranks` simulates every rank by itself.
+ * Times come from passes/price.h.
+ */
+#ifndef GV_SIMULATE_H
+#define GV_SIMULATE_H
+
+#include "passes/price.h"
+
+typedef enum SimStream { SS_compute, SS_collective, SS_exchange, SS_COUNT } SimStream;
+/* ORDER SimWhat */
+typedef enum SimWhat {
+	SW_F,
+	SW_B,
+	SW_W,
+	SW_update,
+	SW_tp,
+	SW_fwd,
+	SW_bwd,
+	SW_param,
+	SW_grad,
+	SW_borrow,
+	SW_norm,
+	SW_wait,
+	SW_COUNT
+} SimWhat;
+extern const char *const sim_what_str[SW_COUNT];
+
+typedef struct SimEvent { /* something a rank of a class did from .. to */
+	uint32_t stage, class;
+	SimStream stream;
+	SimWhat
+	    what; /* SW_tp: collectives inside bodies; SW_wait: idle until something arrived */
+	uint32_t inst, mb;
+	int64_t from, to; /* ns since the step began */
+} SimEvent;
+
+typedef struct SimStage {
+	uint32_t ranks, classes;
+	int64_t busy[SW_COUNT]; /* ns, of the class that ends last */
+	int64_t end;            /* when it has done its step */
+	int64_t peak, arena;    /* bytes: most alive; laid out (level mem) */
+	uint32_t npoints;       /* memory alive over time: steps */
+	int64_t *when, *bytes;
+} SimStage;
+
+typedef struct SimResult {
+	int64_t step;    /* ns */
+	SimStage *stage; /* [plan.nstages] */
+	SimEvent *event; /* with `record`: by stage, class, begin */
+	uint32_t nevents, cevents;
+	uint64_t steps; /* actions run */
+} SimResult;
+
+typedef struct SimOptions {
+	bool all_ranks, record;
+} SimOptions;
+
+/* requires: LV_sched (memory curves: LV_mem). Never hangs: a table that cannot end is an ICE after the verifier. */
+SimResult simulate(Ctx *c, const Module *m, Price *p, const SimOptions *o, Arena *a);
+/* Chrome trace (JSON array format of chrome://tracing, Perfetto): process = stage, thread = stream; memory as counters. */
+void sim_trace(const Module *m, const SimResult *r, Buf *out);
+
+#endif
