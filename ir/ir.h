@@ -454,6 +454,7 @@ typedef struct Ctx {
 	const struct Profile *profile; /* --profile; NULL: the roofline */
 	uint32_t max_tp;               /* --max-tp; 0: any */
 	const char *why;       /* set by the plan pass where it chose the number of ranks: what it compared */
+	struct SearchLog *log; /* set by the plan pass: what it saw (passes/search_log.h) */
 } Ctx;
 
 /* ==== axis.c / type.c ==== */
