@@ -15,7 +15,7 @@
 /* A field and what it means stay on one line. */
 /* clang-format off */
 
-enum { MAX_DEVICES = 1 << 20, MAX_NODES = 1 << 17 };
+enum { MAX_DEVICES = 1 << 20, MAX_NODES = 1 << 17, MAX_KINDS = 32 };
 
 typedef enum Target { TG_host, TG_cuda, TG_COUNT } Target;
 
@@ -52,6 +52,7 @@ typedef struct Link { /* bytes/s a device (near) or a node (far) sends while it 
 typedef struct NodeRun { /* equal nodes in a row */
 	uint32_t nodes, device, devices; /* how many; kind and number of devices of each */
 	Link near, far;                  /* between its devices; of the node's network, all its devices together */
+	uint32_t rails;                  /* network cards that make up `far`: one device, alone, reaches far.bytes / rails */
 } NodeRun;
 
 /* A measured collective or message. PR_exchange: a message between two devices. */

@@ -197,38 +197,53 @@ loops_of(const Module *m, const Body *b, const Op *op)
 	}
 }
 
-/* touched[v]: 1 + the kernel that has read or made v last; NULL: op alone. */
-static Cost
-cost_in(const Module *m, const Body *b, const Op *op, uint32_t *touched)
+/* touched[v] == stamp: this kernel has read or made v. */
+static void
+count_op(const Module *m, const Body *b, const Op *op, uint32_t *touched, uint32_t stamp,
+	 Cost *c)
 {
-	Cost c = {flops_rule[op->code](m, b, op), loops_of(m, b, op), 0};
 	const Mesh *mesh = ir_mesh(m, b);
+	c->flops += flops_rule[op->code](m, b, op);
+	c->loops += loops_of(m, b, op);
 	for (int i = 0; i < op->nin; i++) {
 		uint32_t v = op->in[i].i;
-		bool again = touched && op->kernel && touched[v] == 1 + op->kernel;
-		if (touched) touched[v] = 1 + op->kernel;
+		bool again = op->kernel && touched[v] == stamp;
+		touched[v] = stamp;
 		if (!again && b->vals[v].space != SP_local)
-			c.moved += type_bytes(m, mesh, &b->vals[v].type);
+			c->moved += type_bytes(m, mesh, &b->vals[v].type);
 	}
 	for (int r = 0; r < op->nout; r++) {
 		const ValDef *v = &b->vals[op->out[r].i];
-		if (touched) touched[op->out[r].i] = 1 + op->kernel;
+		touched[op->out[r].i] = stamp;
 		if (op->out[r].i && v->space != SP_local && v->space != SP_alias)
-			c.moved += type_bytes(m, mesh, &v->type);
+			c->moved += type_bytes(m, mesh, &v->type);
 	}
-	return c;
 }
 
 /* A kernel reads what several of its ops share once, and does not read what it made. */
 Cost
+cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end, uint32_t *touched,
+	    uint32_t stamp)
+{
+	Cost c = {0};
+	uint32_t i = first, kernel = b->ops[first].kernel;
+	do
+		count_op(m, b, &b->ops[i++], touched, stamp, &c);
+	while (kernel && i < b->nops && b->ops[i].kernel == kernel);
+	*end = i;
+	return c;
+}
+
+Cost
 cost_body(const Module *m, const Body *b)
 {
 	Arena *a = arena_new();
-	uint32_t *touched = NEW_N(a, uint32_t, b->nvals);
+	uint32_t *touched = NEW_N(a, uint32_t, b->nvals), stamp = 0;
 	Cost sum = {0};
-	for (uint32_t i = 0; i < b->nops; i++) {
+	for (uint32_t i = 0, end; i < b->nops; i = end) {
+		end = i + 1;
 		if (op_info[b->ops[i].code].flags & OF_COMM) continue;
-		Cost c = cost_in(m, b, &b->ops[i], touched);
+		Cost c = cost_kernel(m, b, i, &end, touched, ++stamp);
 		sum.flops += c.flops;
 		sum.loops += c.loops;
 		sum.moved += c.moved;

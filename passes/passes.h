@@ -315,6 +315,10 @@ typedef struct Cost {
 	    moved; /* bytes of operands and results, each once a kernel; collectives apart */
 } Cost;
 Cost cost_body(const Module *m, const Body *b);
+/* Of the kernel that op `first` begins, *end one past its last op. touched[b->nvals] holds no value >= stamp but of calls
+ * with a lower one; it is written. */
+Cost cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end,
+		 uint32_t *touched, uint32_t stamp);
 
 /* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */
 

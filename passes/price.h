@@ -19,6 +19,7 @@ typedef struct Price Price;
 Price *price_new(Arena *a, const Cluster *cluster, const Profile *profile, uint32_t ranks,
 		 uint32_t threads);
 const Cluster *price_cluster(const Price *p);
+uint32_t price_cores(void); /* of the machine at hand that this process may use */
 /* How many kernels were priced by a profile's own point, by interpolation, by roofline. */
 typedef struct PriceSources {
 	uint64_t exact, between, roofline;
@@ -31,6 +32,7 @@ typedef struct Shape {
 	uint32_t stride;       /* devices between members on one node */
 	uint32_t beside; /* groups like it that use the same node's network at once; >= 1 */
 	uint32_t device; /* the slowest kind in it */
+	uint32_t run;    /* of the nodes it touches, the one with the slowest links */
 } Shape;
 /* Of the groups over mesh axes `over` of a mesh whose first rank is on device `first`: the worst of them. */
 Shape price_shape(const Price *p, const Mesh *mesh, unsigned over, uint32_t first);
