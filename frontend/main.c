@@ -16,6 +16,7 @@
 #include "frontend/evaluate.h"
 #include "frontend/frontend.h"
 #include "frontend/options.h"
+#include "ir/cluster.h"
 #include "ir/ir.h"
 #include "passes/passes.h"
 
@@ -94,8 +95,8 @@ fill_ctx(Ctx *c, const Options *o)
 	}
 	if (o->memory && !parse_bytes(o->memory, &c->memory_bytes))
 		return bad_value("--memory", o->memory, "a size such as 512M, 2.5GiB or 80GB");
-	if (o->target && strcmp(o->target, "host") != 0)
-		return bad_value("--target", o->target, "host");
+	if (o->target && strcmp(o->target, "host") != 0 && strcmp(o->target, "cuda") != 0)
+		return bad_value("--target", o->target, "host or cuda");
 	if (o->cluster) {
 		fprintf(stderr, "galvatronc: --cluster: this release plans for the machine it "
 				"runs on\n");
@@ -104,6 +105,14 @@ fill_ctx(Ctx *c, const Options *o)
 	c->forward_only = o->forward;
 	c->plan_path = o->plan;
 	return -1;
+}
+
+/* What the programs run on: the cluster's devices, else what --target says. */
+static bool
+on_host(const Ctx *c, const Options *o)
+{
+	if (c->cluster) return c->cluster->device[0].target == TG_host;
+	return !o->target || strcmp(o->target, "host") == 0;
 }
 
 /* The module of o->file: elaborated GDL, or a dump. NULL after diagnostics. */
@@ -115,7 +124,7 @@ load(Ctx *c, const Options *o)
 				      .set = (const char *const *)o->set,
 				      .nset = o->nset,
 				      .precision = c->precision,
-				      .host = true};
+				      .host = on_host(c, o)};
 		return fe_load(c, &fe);
 	}
 	size_t n;
@@ -240,8 +249,10 @@ static int
 check(Ctx *c, const Options *o, const Module *m)
 {
 	static const CheckPasses passes = {check_train, check_rest};
-	const FeOptions fe = {
-	    .path = o->file, .set = (const char *const *)o->set, .nset = o->nset, .host = true};
+	const FeOptions fe = {.path = o->file,
+			      .set = (const char *const *)o->set,
+			      .nset = o->nset,
+			      .host = on_host(c, o)};
 	return check_plan(c, m, &fe, &passes, o->explain);
 }
 
@@ -281,6 +292,12 @@ run(Ctx *c, const Options *o)
 		return 0;
 	}
 	if (!o->out) return 0; /* --stop-after alone */
+	if (!on_host(c, o)) {
+		diag_error(c->diag, (Loc){0},
+			   "emitting CUDA programs is not in this release; --emit=plan, "
+			   "--explain, --report work");
+		return 1;
+	}
 	const CgOptions cg = {.dir = o->out};
 	if (!cg_emit(c, m, &cg)) return 1;
 	if (!o->quiet) print_summary(c, m, o->out);

@@ -39,7 +39,7 @@ typedef struct Device { /* a kind */
 	double flops[DT_COUNT]; /* peak of matrix products, FLOP/s; 0: this dtype computes as DT_f32 */
 	double bytes;           /* of its memory, bytes/s */
 	double loops;           /* elementwise operations/s */
-	double launch;          /* ns from one kernel to the next */
+	double launch;          /* ns the host takes to issue a kernel. It runs ahead of the device: a body takes the longer of all its launches and all its kernels */
 	double eff[EF_COUNT];
 	/* While a computation and a communication run together each takes so much longer (>= 1). 0: they take turns. */
 	double slow_compute, slow_comm;

@@ -183,16 +183,25 @@ expand_normalize(Simplify *s, const Op *op, const Type *t, Name hint)
 
 	ENSURE(ir_infer(s->m, s->b, &stats, NULL, types), "moments does not fit normalize");
 	place_as_is(s, &stats, types, names, center ? 3 : 2, out);
+	Type wide =
+	    *val_type(s->b, x); /* statistics are wider than bf16, and so is what they touch */
+	if (types[1].dt > wide.dt) wide.dt = types[1].dt;
 	if (center) {
 		Val in[2] = {x, out[0]};
 		Op sub = {.code = OP_sub, .nin = 2, .nout = 1, .in = in, .loc = op->loc};
 
-		x = simplify_place(s, &sub, val_type(s->b, x),
-				   name_of(s->m->names, "centered"));
+		x = simplify_place(s, &sub, &wide, name_of(s->m->names, "centered"));
 	}
 	Val in[2] = {x, out[1]};
 	Op mul = {.code = OP_mul, .nin = 2, .nout = 1, .in = in, .loc = op->loc};
-	return simplify_place(s, &mul, t, hint);
+	if (wide.dt == t->dt) return simplify_place(s, &mul, t, hint);
+	wide = *t;
+	wide.dt = types[1].dt;
+	Val y = simplify_place(s, &mul, &wide, hint);
+	const Attr to = attr_make_dtype(AK_dtype, t->dt);
+	Op cast = {.code = OP_cast, .nin = 1, .nout = 1, .nattr = 1, .in = &y, .loc = op->loc};
+	cast.attrs = (Attr *)&to;
+	return simplify_place(s, &cast, t, hint);
 }
 
 /* Places one op of the old body and records what its results became. */
