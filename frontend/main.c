@@ -24,6 +24,8 @@
 #define GV_VERSION "0.1"
 #endif
 
+enum { MOST_RANKS = 1 << 16 };
+
 static const char *
 base_name(const char *path)
 {
@@ -80,7 +82,7 @@ fill_ctx(Ctx *c, const Options *o)
 	if (o->ranks && strcmp(o->ranks, "auto") == 0) {
 		c->ranks_auto = true;
 	} else if (o->ranks) {
-		if (!parse_whole(o->ranks, 1, 1 << 16, &n))
+		if (!parse_whole(o->ranks, 1, MOST_RANKS, &n))
 			return bad_value("--ranks", o->ranks,
 					 "auto or a whole number from 1 to 65536");
 		c->ranks = (uint32_t)n;
@@ -97,21 +99,69 @@ fill_ctx(Ctx *c, const Options *o)
 		return bad_value("--memory", o->memory, "a size such as 512M, 2.5GiB or 80GB");
 	if (o->target && strcmp(o->target, "host") != 0 && strcmp(o->target, "cuda") != 0)
 		return bad_value("--target", o->target, "host or cuda");
-	if (o->cluster) {
-		fprintf(stderr, "galvatronc: --cluster: this release plans for the machine it "
-				"runs on\n");
-		return 2;
-	}
 	c->forward_only = o->forward;
 	c->plan_path = o->plan;
 	return -1;
+}
+
+/* The text of a file, registered for diagnostics; NULL after one. */
+static const char *
+read_source(Ctx *c, const char *path, size_t most, Name *file, size_t *n)
+{
+	const char *text = file_read(c->perm, path, most, n);
+	if (!text) {
+		diag_error(c->diag, (Loc){0}, "cannot read '%s': %s", path, strerror(errno));
+		return NULL;
+	}
+	*file = name_of(c->names, base_name(path));
+	diag_source(c->diag, *file, text, *n);
+	return text;
+}
+
+/* --cluster and --profile. False after diagnostics. */
+static bool
+load_machine(Ctx *c, const Options *o)
+{
+	const size_t most = (size_t)64 << 20;
+	const char *text;
+	Name file;
+	size_t n;
+	if (o->cluster) {
+		if (!(text = read_source(c, o->cluster, most, &file, &n))) return false;
+		const Cluster *x = cluster_parse(c->perm, c->names, c->diag, file, text, n);
+		if (!x) return false;
+		if (c->ranks > x->devices) {
+			diag_error(c->diag, (Loc){0},
+				   "--ranks %" PRIu32 " on a cluster of %" PRIu32
+				   " device%s (%s)",
+				   c->ranks, x->devices, x->devices == 1 ? "" : "s",
+				   base_name(o->cluster));
+			return false;
+		}
+		if (!c->ranks && !c->ranks_auto && !c->plan_path)
+			c->ranks = x->devices < MOST_RANKS ? x->devices : MOST_RANKS;
+		const bool host = cluster_device(x, 0)->target == TG_host;
+		if (o->target && host != (strcmp(o->target, "host") == 0)) {
+			diag_error(c->diag, (Loc){0},
+				   "--target %s on a cluster of %s devices (%s)", o->target,
+				   host ? "host" : "cuda", base_name(o->cluster));
+			return false;
+		}
+		c->cluster = x;
+	}
+	if (o->profile) {
+		if (!(text = read_source(c, o->profile, most, &file, &n))) return false;
+		c->profile = profile_parse(c->perm, c->names, c->diag, file, text, n);
+		if (!c->profile) return false;
+	}
+	return true;
 }
 
 /* What the programs run on: the cluster's devices, else what --target says. */
 static bool
 on_host(const Ctx *c, const Options *o)
 {
-	if (c->cluster) return c->cluster->device[0].target == TG_host;
+	if (c->cluster) return cluster_device(c->cluster, 0)->target == TG_host;
 	return !o->target || strcmp(o->target, "host") == 0;
 }
 
@@ -128,18 +178,14 @@ load(Ctx *c, const Options *o)
 		return fe_load(c, &fe);
 	}
 	size_t n;
-	const char *text = file_read(c->perm, o->file, (size_t)1 << 30, &n);
-	if (!text) {
-		diag_error(c->diag, (Loc){0}, "cannot read '%s': %s", o->file, strerror(errno));
-		return NULL;
-	}
+	Name file;
+	const char *text = read_source(c, o->file, (size_t)1 << 30, &file, &n);
+	if (!text) return NULL;
 	if (o->nset) {
 		diag_error(c->diag, (Loc){0},
 			   "--set changes a GDL file; the extents of a dump are fixed");
 		return NULL;
 	}
-	const Name file = name_of(c->names, base_name(o->file));
-	diag_source(c->diag, file, text, n);
 	Module *m = ir_parse(c->perm, c->names, c->diag, file, text, n);
 	return m && ir_verify(m, c->diag, base_name(o->file)) ? m : NULL;
 }
@@ -276,6 +322,7 @@ run(Ctx *c, const Options *o)
 				"--emit=plan or --emit=LEVEL prints one\n");
 		return 2;
 	}
+	if (!load_machine(c, o)) return 1;
 	Module *m = load(c, o);
 	if (!m) return 1;
 	if (!run_passes(c, o, &m, level)) return 1;

@@ -44,7 +44,11 @@ static const OptDef defs[] = {
      "a program without gradients: validation loss and sampling only"},
     {"--plan", "FILE", TEXT(plan), "use this plan, checked, instead of searching for one"},
     {"--cluster", "FILE", TEXT(cluster),
-     "plan for the machine this describes; not in this release"},
+     "plan for the machine this .hw file describes, all of its devices unless --ranks; "
+     "default: "
+     "this machine, by a roofline"},
+    {"--profile", "FILE", TEXT(profile),
+     "take the times of kernels from this .prof file where it has them"},
     {"--emit", "WHAT", TEXT(emit),
      "print ast, plan (a file for --plan), the program at level graph, train, plan-ir, "
      "spmd, sched, mem or gir (as far as it went), and stop"},

@@ -15,7 +15,7 @@ struct Options {
 	const char *target; /* "host" */
 	const char *emit;   /* ast, a level, plan (its text) or plan-ir; NULL: programs */
 	const char *stop_after, *dump, *dump_dir;
-	const char *plan, *cluster;
+	const char *plan, *cluster, *profile;
 	const char *recompute, *precision, *memory;
 	const char *microbatches, *threads, *ranks, *schedule;
 	const char *set[64];

@@ -6,7 +6,7 @@
 #include "ir/cluster.h"
 
 const struct EffInfo hw_eff[EF_COUNT] = {
-#define EFF(name, value, doc) [EF_##name] = {#name, value, doc},
+#define EFF(name, value, part, doc) [EF_##name] = {#name, value, part, doc},
 #include "ir/eff.def"
 };
 

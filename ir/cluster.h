@@ -22,11 +22,11 @@ typedef enum Target { TG_host, TG_cuda, TG_COUNT } Target;
 /* ORDER Efficiency: fitted or documented constants of a device's roofline, each a factor or as said. hw_eff[] has names, meanings
  * and what holds where a file is silent. */
 typedef enum EffKind {
-#define EFF(name, value, doc) EF_##name,
+#define EFF(name, value, part, doc) EF_##name,
 #include "ir/eff.def"
 	EF_COUNT
 } EffKind;
-extern const struct EffInfo { const char *name; double value; const char *doc; } hw_eff[EF_COUNT];
+extern const struct EffInfo { const char *name; double value; int part; const char *doc; } hw_eff[EF_COUNT];
 
 typedef struct Device { /* a kind */
 	Name name;
@@ -120,6 +120,10 @@ Profile *profile_parse(Arena *a, Names *n, Diag *d, Name file, const char *text,
 void profile_print(const Profile *p, const Names *n, Buf *out);
 /* The key of the kernel that op `first` begins; *end: one past its last op. False: it runs nothing (views, constants folded away). */
 bool profile_key(const Module *m, const Body *b, uint32_t first, uint32_t *end, KernelKey *out);
+/* All of one family, extents rising; NULL. */
+const KernelTime *profile_family(const Profile *p, Name family, uint32_t *n);
+/* Puts a time where it belongs, over the one that was there. */
+void profile_add(Profile *p, Arena *a, const KernelTime *t);
 /* Exact; NULL. */
 const KernelTime *profile_find(const Profile *p, const KernelKey *k);
 

@@ -70,6 +70,15 @@ bool scan_place(Scan *s, Loc *out); /* [ "!" file ":" line ":" col "+" len ] */
 /* Mesh axes split by dots: "dp.mb", "tp.0"; by number where mesh is NULL. */
 bool scan_mesh_axes(Scan *s, const Mesh *mesh, int max, uint8_t *n, uint8_t *out);
 
+/* ---- units.c ---- */
+bool scan_bytes(Scan *s, const char *what, int64_t *out); /* "80GB", "1.5GiB", "4096" */
+bool scan_time(Scan *s, const char *what, double *ns);    /* "92us" */
+/* "300GB/s", "300G", "3e11": of: "B", "FLOP" */
+bool scan_rate(Scan *s, const char *what, const char *of, double *out);
+void text_bytes(Buf *b, int64_t bytes);
+void text_time(Buf *b, double ns);
+void text_rate(Buf *b, double rate, const char *of);
+
 /* ---- print.c ---- */
 void text_name(Buf *b, const char *name);   /* bare where it reads back as that, else quoted */
 void text_quoted(Buf *b, const char *name); /* always quoted */
