@@ -14,7 +14,7 @@ OPT    ?= -O2 -g
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 EXTRA  ?=
 CFLAGS += -std=c11 -D_GNU_SOURCE -ffp-contract=off $(OPT) $(WARN) $(EXTRA) -I. -I$(BUILD) -MMD -MP
-LDLIBS += -lm
+LDLIBS += -ljansson -lm
 Q      := $(if $(V),,@)
 
 SRC    := $(sort $(wildcard ir/*.c passes/*.c codegen/*.c) $(filter-out frontend/main.c,$(wildcard frontend/*.c)))
@@ -91,7 +91,7 @@ FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefine
 
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz/libgv.a
 	@echo "  FUZZ  $@"
-	$(Q)mkdir -p $(@D) && $(FUZZ_CC) $(CFLAGS) -Wno-missing-field-initializers -O1 $(FUZZ_FLAGS) -Iruntime -o $@ $< $(BUILD)/fuzz/libgv.a -lm
+	$(Q)mkdir -p $(@D) && $(FUZZ_CC) $(CFLAGS) -Wno-missing-field-initializers -O1 $(FUZZ_FLAGS) -Iruntime -o $@ $< $(BUILD)/fuzz/libgv.a $(LDLIBS)
 
 $(BUILD)/fuzz/libgv.a: $(SRC) $(wildcard frontend/*.[ly])
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) EXTRA=-Wno-missing-field-initializers OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' $@

@@ -17,6 +17,7 @@
 #include "frontend/frontend.h"
 #include "frontend/options.h"
 #include "ir/cluster.h"
+#include "ir/galvatron.h"
 #include "ir/ir.h"
 #include "passes/passes.h"
 
@@ -195,7 +196,8 @@ static int
 emit_level(const Options *o)
 {
 	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
-	if (strcmp(o->emit, "plan-ir") == 0) return LV_plan;
+	if (strcmp(o->emit, "plan-ir") == 0 || strcmp(o->emit, "strategy-json") == 0)
+		return LV_plan;
 	int level = 0;
 	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
 		level++;
@@ -302,6 +304,19 @@ check(Ctx *c, const Options *o, const Module *m)
 	return check_plan(c, m, &fe, &passes, o->explain);
 }
 
+/* --emit=strategy-json. Returns the exit status. */
+static int
+emit_strategy(Ctx *c, const Module *m)
+{
+	Buf b;
+	GalPlan p;
+	if (!gal_plan_of(m, c->diag, c->tmp, &p)) return 1;
+	buf_init(&b, c->tmp);
+	gal_plan_print(&p, &b);
+	fwrite(b.s, 1, b.n, stdout);
+	return 0;
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
@@ -316,7 +331,8 @@ run(Ctx *c, const Options *o)
 	}
 	if (level == LV_COUNT)
 		return bad_value("--emit", o->emit,
-				 "ast, graph, train, plan, plan-ir, spmd, sched, mem or gir");
+				 "ast, graph, train, plan, plan-ir, strategy-json, spmd, sched, "
+				 "mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=plan or --emit=LEVEL prints one\n");
@@ -328,6 +344,7 @@ run(Ctx *c, const Options *o)
 	if (!run_passes(c, o, &m, level)) return 1;
 	if (o->command == CMD_eval) return interpret(c, o, m);
 	if (o->command == CMD_check) return check(c, o, m);
+	if (o->emit && strcmp(o->emit, "strategy-json") == 0) return emit_strategy(c, m);
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);

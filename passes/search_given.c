@@ -1,14 +1,15 @@
 /*
  * search_given.c - the plan that --plan says, instead of a search.
  *
- * Input: LV_train and a .plan file. Output: LV_plan. ir/plan.c reads and checks it against the module; here it is held
- * against the command line.
+ * Input: LV_train and a .plan file, or a strategy of Galvatron's: JSON, which begins with a brace. Output: LV_plan. ir/plan.c
+ * and ir/galvatron_plan.c read and check it against the module; here it is held against the command line.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "ir/galvatron.h"
 #include "passes/search.h"
 
 enum { MAX_PLAN_BYTES = 16 << 20 };
@@ -72,6 +73,14 @@ check_options(Ctx *c, const Plan *p, Name file)
 	return diag_errors(c->diag) == before;
 }
 
+static bool
+parse_plan(Ctx *c, Module *m, Name file, const char *text, size_t n)
+{
+	if (text[strspn(text, " \t\r\n")] == '{')
+		return gal_plan_parse(m, c->diag, file, text, n, c->ranks);
+	return plan_parse(m, c->diag, file, text, n);
+}
+
 bool
 search_given(Ctx *c, Module *m)
 {
@@ -83,7 +92,7 @@ search_given(Ctx *c, Module *m)
 			   strerror(errno));
 		return false;
 	}
-	if (!plan_parse(m, c->diag, file, text, n) || !check_options(c, &m->plan, file))
+	if (!parse_plan(c, m, file, text, n) || !check_options(c, &m->plan, file))
 		return false;
 	m->plan.forward_only |= c->forward_only;
 	if (!check_memory(c, m, file)) return false;

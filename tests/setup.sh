@@ -3,7 +3,7 @@
 # usage: tests/setup.sh build|demo|check
 set -eu
 
-build="gcc make flex bison libc6-dev"
+build="gcc make flex bison libc6-dev libjansson-dev"
 run="libopenblas-openmp-dev openmpi-bin libopenmpi-dev"
 case "${1:-build}" in
 build) want="$build" ;;
