@@ -330,9 +330,10 @@ run(Ctx *c, const Options *o)
 		return 2;
 	}
 	if (level == LV_COUNT)
-		return bad_value("--emit", o->emit,
-				 "ast, graph, train, plan, plan-ir, strategy-json, spmd, sched, "
-				 "mem or gir");
+		return bad_value(
+		    "--emit", o->emit,
+		    "ast, graph, train, plan, plan-ir, strategy-json, spmd, sched, "
+		    "mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=plan or --emit=LEVEL prints one\n");

@@ -42,7 +42,8 @@ static const OptDef defs[] = {
     {"--threads", "N", TEXT(threads), "threads of one rank; default: all the cores it may use"},
     {"--forward", NULL, FLAG(forward),
      "a program without gradients: validation loss and sampling only"},
-    {"--plan", "FILE", TEXT(plan), "use this plan, checked, instead of searching for one"},
+    {"--plan", "FILE", TEXT(plan),
+     "use this plan (or strategy of Galvatron's), checked, instead of searching for one"},
     {"--cluster", "FILE", TEXT(cluster),
      "plan for the machine this .hw file describes, all of its devices unless --ranks; "
      "default: "
@@ -50,7 +51,8 @@ static const OptDef defs[] = {
     {"--profile", "FILE", TEXT(profile),
      "take the times of kernels from this .prof file where it has them"},
     {"--emit", "WHAT", TEXT(emit),
-     "print ast, plan (a file for --plan), the program at level graph, train, plan-ir, "
+     "print ast, plan (a file for --plan), strategy-json (the plan as Galvatron writes "
+     "it), the program at level graph, train, plan-ir, "
      "spmd, sched, mem or gir (as far as it went), and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
     {"-d", "PASS,..", TEXT(dump),

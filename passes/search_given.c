@@ -92,8 +92,7 @@ search_given(Ctx *c, Module *m)
 			   strerror(errno));
 		return false;
 	}
-	if (!parse_plan(c, m, file, text, n) || !check_options(c, &m->plan, file))
-		return false;
+	if (!parse_plan(c, m, file, text, n) || !check_options(c, &m->plan, file)) return false;
 	m->plan.forward_only |= c->forward_only;
 	if (!check_memory(c, m, file)) return false;
 	m->level = LV_plan;

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-deep.json --emit=plan 

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-dp-too-many.json --emit=plan 

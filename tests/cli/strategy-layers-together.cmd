@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-layers-together.json --emit=plan 

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-missing.json --emit=plan 

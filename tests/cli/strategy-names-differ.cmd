@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-names-differ.json --emit=plan 

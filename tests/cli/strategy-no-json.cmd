@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-no-json.json --emit=plan 

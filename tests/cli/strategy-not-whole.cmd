@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-not-whole.json --emit=plan 

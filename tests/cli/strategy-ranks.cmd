@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-ranks.json --emit=plan --ranks 4

@@ -1,0 +1,1 @@
+../models/gpt.gdl --plan strategy-unsaid.plan --emit=strategy-json
