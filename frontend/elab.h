@@ -185,6 +185,7 @@ typedef struct Elab {
 	Arena *arena;
 	Module *m;
 	DType model; /* precision of the model */
+	DType kept;  /* of parameters: high, or bf16 under `weights = bf16` */
 	DType high;  /* f32, f64 under --precision f64: parameters, constants, inputs */
 	Source user, prelude;
 	Frame top;
@@ -404,6 +405,7 @@ void finish_module(Elab *e);
 /* ---- train.c ---- */
 void elab_train(Elab *e, Frame *f, const Node *block);
 void default_train(Train *t);
-DType train_precision(Elab *e, const Node *block); /* looked up before anything else */
+DType train_dtype(Elab *e, const Node *block,
+		  const char *option); /* looked up before anything else */
 
 #endif

@@ -197,11 +197,13 @@ elab_items(Elab *e)
 		default: break;
 		}
 	}
-	e->model = train_precision(e, e->train ? e->train->c : NULL);
+	e->model = train_dtype(e, e->train ? e->train->c : NULL, "precision");
 	if (e->opt->precision) e->model = e->opt->precision;
 	e->ctx->bf16_as_f32 = e->opt->host && e->model == DT_bf16;
 	if (e->ctx->bf16_as_f32) e->model = DT_f32;
 	e->high = e->model == DT_f64 ? DT_f64 : DT_f32;
+	e->kept = e->model == DT_bf16 ? train_dtype(e, e->train ? e->train->c : NULL, "weights")
+				      : e->high;
 	for (const Node *n = e->user.items; n; n = n->next) {
 		if (n->kind == N_input) {
 			declare_input(e, n);

@@ -356,8 +356,8 @@ run(Ctx *c, const Options *o)
 		fwrite(b.s, 1, b.n, stdout);
 		return 0;
 	}
-	if (!o->out) return 0; /* --stop-after alone */
-	if (!on_host(c, o)) {
+	if (!o->out) return 0;                                 /* --stop-after alone */
+	if (!on_host(c, o) || m->train.precision == DT_bf16) { /* a dump may hold bf16 */
 		diag_error(c->diag, (Loc){0},
 			   "emitting CUDA programs is not in this release; --emit=plan, "
 			   "--explain, --report work");

@@ -25,7 +25,7 @@ param_type(Elab *e, Frame *f, const Node *n, Param *p)
 	bool twice = false;
 	Buf shown;
 	buf_init(&shown, e->arena);
-	p->type.dt = e->high;
+	p->type.dt = e->kept;
 	if (f->per.i) {
 		type_push(&p->type, (AxisUse){.a = f->per});
 		axes_add(&all, f->per);
@@ -81,7 +81,7 @@ init_const(Elab *e, Frame *f, Span at, Value v, Param *p)
 	}
 	for (int i = 0; i < p->type.n; i++)
 		if (type_find(&t, p->type.ax[i].a) < 0) axes_add(&missing, p->type.ax[i].a);
-	r = cast(e, f, at, r, e->high);
+	r = cast(e, f, at, r, e->kept);
 	if (r.kind == V_poison) return false;
 	t = type_of(e, r);
 	Attr axes = attr_make_axes(AK_axes, &missing);

@@ -157,7 +157,8 @@ train_optimizer(Elab *e, Frame *f, const Node *n, Train *t)
 static void
 train_option(Elab *e, Frame *f, const Node *n)
 {
-	static const char *const options[] = {"optimizer", "clip", "precision", "seed"};
+	static const char *const options[] = {"optimizer", "clip", "precision", "weights",
+					      "seed"};
 	Train *t = &e->m->train;
 	Name names[COUNTOF(options)];
 	const char *name = str(e, n->a->name);
@@ -173,10 +174,11 @@ train_option(Elab *e, Frame *f, const Node *n)
 		if (whole_number(e, f, n->b, eval(e, f, n->b), "a seed", 0, 9007199254740991.0,
 				 &x))
 			t->seed = (uint64_t)x;
-	} else if (!strcmp(name, "precision")) {
+	} else if (!strcmp(name, "precision") || !strcmp(name, "weights")) {
 		DType dt = n->b->kind == N_name ? dtype_parse(str(e, n->b->name)) : DT_none;
 		if (dt != DT_f32 && dt != DT_bf16)
-			fe_error(e, f, n->b->at, "a precision is f32 or bf16");
+			fe_error(e, f, n->b->at, "%s f32 or bf16",
+				 *name == 'p' ? "a precision is" : "weights are");
 	} else {
 		for (size_t i = 0; i < COUNTOF(options); i++)
 			names[i] = name_of(e->ctx->names, options[i]);
@@ -188,7 +190,7 @@ train_option(Elab *e, Frame *f, const Node *n)
 		else
 			fe_error(e, f, n->a->at,
 				 "'train' has no option '%s'; there are optimizer, clip, "
-				 "precision and seed",
+				 "precision, weights and seed",
 				 name);
 	}
 }
@@ -201,7 +203,8 @@ elab_train(Elab *e, Frame *f, const Node *block)
 	for (const Node *n = block; n; n = n->next) {
 		if (n->kind != N_bind || n->a->next) {
 			fe_error(e, f, n->at,
-				 "'train' holds options: optimizer, clip, precision and seed");
+				 "'train' holds options: optimizer, clip, precision, weights "
+				 "and seed");
 			continue;
 		}
 		if (map_get(&seen, n->a->name)) {
@@ -214,11 +217,11 @@ elab_train(Elab *e, Frame *f, const Node *block)
 }
 
 DType
-train_precision(Elab *e, const Node *block)
+train_dtype(Elab *e, const Node *block, const char *option)
 {
 	for (const Node *n = block; n; n = n->next) {
 		if (n->kind != N_bind || n->a->next || n->b->kind != N_name) continue;
-		if (strcmp(str(e, n->a->name), "precision")) continue;
+		if (strcmp(str(e, n->a->name), option)) continue;
 		DType dt = dtype_parse(str(e, n->b->name));
 		if (dt == DT_bf16) return dt;
 	}

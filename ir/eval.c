@@ -179,7 +179,16 @@ find_param(const Eval *e, const char *name)
 	return -1;
 }
 
-/* Every rank that has some of it, or a copy, gets its part. */
+static bool
+store_rounded(Eval *e, Rank *r, const Place *p, Tensor *part)
+{
+	part->t.dt = p->type->dt;
+	for (int64_t k = 0; k < part->n; k++)
+		part->x[k] = eval_round(part->t.dt, e->wide, part->x[k]);
+	return eval_store(e, r, p, part);
+}
+
+/* Every rank that has some of it, or a copy, gets its part; of a weight in bf16 the master copy, too. */
 static bool
 set_param(Eval *e, uint32_t param, const Tensor *all)
 {
@@ -197,9 +206,10 @@ set_param(Eval *e, uint32_t param, const Tensor *all)
 		Tensor part = eval_tensor(e->m, p->mesh, coord, p->type);
 		part.x = NEW_N(r->op, double, part.n + 1);
 		eval_overlap(&part, all, false);
-		for (int64_t k = 0; k < part.n; k++)
-			part.x[k] = eval_round(part.t.dt, e->wide, part.x[k]);
-		bool ok = eval_store(e, r, p, &part);
+		bool ok = r->state[SEC_master][i].type
+			      ? store_rounded(e, r, &r->state[SEC_master][i], &part)
+			      : true;
+		ok = ok && store_rounded(e, r, p, &part);
 		arena_reset(r->op);
 		if (!ok) return false;
 	}
@@ -314,7 +324,8 @@ eval_get(const Eval *e, const char *name, const double **x)
 	static const struct {
 		const char *prefix;
 		Section section;
-	} sections[] = {{"grad:", SEC_grad}, {"m:", SEC_m}, {"v:", SEC_v}};
+	} sections[] = {
+	    {"grad:", SEC_grad}, {"m:", SEC_m}, {"v:", SEC_v}, {"master:", SEC_master}};
 	Eval *own = (Eval *)(uintptr_t)e;
 	int64_t k = find_param(e, name);
 

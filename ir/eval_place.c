@@ -265,6 +265,7 @@ eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, BodyKind bk, const Por
 	case PORT_grad: return owned_place(e, r, inst, p, SEC_grad);
 	case PORT_m: return r->state[SEC_m][n->params[p->slot]];
 	case PORT_v: return r->state[SEC_v][n->params[p->slot]];
+	case PORT_master: return r->state[SEC_master][n->params[p->slot]];
 	case PORT_scalar: return (Place){.x = &e->scalars[p->slot & 3], .type = &scalar};
 	case PORT_out: return r->results[slot * e->nres + e->res0[inst] + p->slot];
 	case PORT_dx:
@@ -276,6 +277,7 @@ eval_port(Eval *e, Rank *r, uint32_t inst, uint32_t slot, BodyKind bk, const Por
 	case PORT_w_out: return owned_place(e, r, inst, p, SEC_param);
 	case PORT_m_out: return owned_place(e, r, inst, p, SEC_m);
 	case PORT_v_out: return owned_place(e, r, inst, p, SEC_v);
+	case PORT_master_out: return owned_place(e, r, inst, p, SEC_master);
 	case PORT_logits:
 		return (Place){.x = e->logits.x, .type = e->logits.x ? &e->logits_type : NULL};
 	case PORT_COUNT: break;
@@ -348,15 +350,15 @@ in_flat(const Eval *e, const Rank *r, uint32_t param)
 
 /* The elements of a parameter that lie in this rank's range. */
 static void
-set_range(const Eval *e, const InFlat *f, Place *p)
+set_range(const Eval *e, const InFlat *f, DType weight, Place *p)
 {
-	int64_t n = type_count(e->m, p->mesh, p->type), width = dtype_bytes(p->type->dt);
+	int64_t n = type_count(e->m, p->mesh, p->type), width = dtype_bytes(weight);
 
 	p->ranged = true;
 	p->lo = (f->begin - f->at) / width, p->hi = (f->end - f->at) / width;
 	p->lo = p->lo < 0 ? 0 : p->lo > n ? n : p->lo;
 	p->hi = p->hi < p->lo ? p->lo : p->hi > n ? n : p->hi;
-	if (e->placed) p->at = p->hi > p->lo ? p->at + p->lo * width : 0;
+	if (e->placed) p->at = p->hi > p->lo ? p->at + p->lo * dtype_bytes(p->type->dt) : 0;
 }
 
 /* Level mem: where a parameter's section begins for it; of one that keeps a range, as if all of the flat were there. */
@@ -364,13 +366,14 @@ static int64_t
 state_at(const Eval *e, const Rank *r, uint32_t param, Section s, const InFlat *f)
 {
 	const Memory *mem = r->mem;
+	const int64_t scale = ir_section_scale(e->m, s);
 	uint32_t owner = e->m->params[param].owner;
 
 	if (!mem) return -1;
 	if (!f->flat || !mem->in_flat || !mem->in_flat[param])
-		return mem->sec[s] + mem->param_at[param];
-	return mem->sec[s] + mem->flat_at[s][owner] + mem->param_at[param] -
-	       (ir_flat_split(f->flat->zero, s) ? f->begin : 0);
+		return mem->sec[s] + scale * mem->param_at[param];
+	return mem->sec[s] + mem->flat_at[s][owner] + scale * mem->param_at[param] -
+	       (ir_flat_split(f->flat->zero, s) ? scale * f->begin : 0);
 }
 
 /* Parameter, gradient and moments of one parameter, and the buffers ZeRO 2 and 3 work in. */
@@ -383,17 +386,21 @@ place_param(Eval *e, Rank *r, uint32_t param, bool train)
 	InFlat f = in_flat(e, r, param);
 	int zero = f.flat ? f.flat->zero : 0;
 	uint32_t odd = p->owner % 2;
+	Type *wide = arena_dup(e->arena, &p->type, sizeof *wide);
+	*wide = ir_state_type(&p->type);
 
 	for (int s = 0; s < SEC_COUNT; s++) {
 		Place *at = &r->state[s][param];
 		if (s != SEC_param && (!train || !has_grad(m, param))) continue;
 		if (s > SEC_grad && p->borrows) continue;
 		if (e->placed && r->mem->sec[s] < 0) continue;
-		if (!place_new(e, at, &p->type, mesh, state_at(e, r, param, (Section)s, &f)))
+		if (s == SEC_master && p->type.dt == wide->dt) continue;
+		if (!place_new(e, at, s >= SEC_m ? wide : &p->type, mesh,
+			       state_at(e, r, param, (Section)s, &f)))
 			return false;
 		if (s == SEC_param) r->weight[param] = *at;
 		if (s == SEC_grad) r->grad[param] = *at;
-		if (zero) set_range(e, &f, at);
+		if (zero) set_range(e, &f, p->type.dt, at);
 	}
 	if (zero == 3 &&
 	    !place_new(e, &r->weight[param], &p->type, mesh,

@@ -29,6 +29,7 @@ typedef enum What {
 	HOLDS_param, /* i: parameter (of copies, the one borrowed); k: 1 after the update */
 	HOLDS_m,     /* likewise */
 	HOLDS_v,
+	HOLDS_master,
 	HOLDS_grad,    /* i: parameter; sum: contributions so far */
 	HOLDS_part,    /* i: parameter; of microbatch mb alone (ZeRO 2, 3) */
 	HOLDS_reduced, /* i: parameter; summed over ranks */

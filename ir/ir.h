@@ -136,6 +136,7 @@ typedef enum PortKind {
 	PORT_grad,   /* in (N, U): accumulated gradient of weight slot */
 	PORT_m,      /* in (U): first moment (momentum) of weight slot */
 	PORT_v,      /* in (U): second moment */
+	PORT_master, /* in (U): the weight in float32, of which a weight in bf16 is the rounded copy */
 	PORT_scalar, /* in (U): 0 learning rate, 1 gradient scale, 2 1-beta1^t, 3 1-beta2^t */
 	PORT_out,       /* out (F; const body: constant tensor `slot`) */
 	PORT_save,      /* out (F) */
@@ -143,7 +144,7 @@ typedef enum PortKind {
 	PORT_carry_out, /* out (B) */
 	PORT_dw,        /* out (W): added to the gradient of weight slot */
 	PORT_norm,      /* out (N): f64 scalar, added to the step's sum of squares */
-	PORT_w_out, PORT_m_out, PORT_v_out, /* out (U): in place */
+	PORT_w_out, PORT_m_out, PORT_v_out, PORT_master_out, /* out (U): in place */
 	PORT_logits,    /* out (F): what cross_entropy reads; kept for sampling; at most one */
 	PORT_COUNT
 } PortKind;
@@ -348,13 +349,14 @@ typedef struct Action {
 } Action;
 
 /* ---- memory (level mem): one arena per rank, the same for all ranks of a stage; every offset in bytes, 64-aligned ----
- *   param | grad | m | v | const | slots x (inputs, slot frames) | cotangents | gather | dwork | carry | scratch
+ *   param | grad | m | v | master | const | slots x (inputs, slot frames) | cotangents | gather | dwork | carry | scratch
  *
  * The trained parameters an instance owns, if their gradients are summed over ranks, lie end to end in its FLAT (ir_flat), padded
  * to a multiple of 64 bytes per rank of dp. In front of all flats lies the rest: what is updated here alone (in every section),
  * what is borrowed (param and grad), what is frozen (param; with one rank it is in every section), at one offset in each.
  * A section that ZeRO splits (param: 3; grad: 2, 3; m, v: 1, 2, 3) holds of every flat only this rank's range, of
- * flat_bytes / dp: rank c of dp has bytes [c, c + 1) * flat_bytes / dp of it. */
+ * flat_bytes / dp: rank c of dp has bytes [c, c + 1) * flat_bytes / dp of it. Where weights are bf16, m, v and master are float32:
+ * offsets and bytes in them are twice those (ir_section_scale). */
 typedef struct Cot { /* where the cotangent of result (inst, r) lives */
 	int64_t at;
 	int64_t alt;  /* added when the instance's index is odd: neighbours take turns; 0 = a buffer of its own */
@@ -362,7 +364,7 @@ typedef struct Cot { /* where the cotangent of result (inst, r) lives */
 } Cot;
 
 /* ORDER Section: what is kept of each parameter. */
-typedef enum Section { SEC_param, SEC_grad, SEC_m, SEC_v, SEC_COUNT } Section;
+typedef enum Section { SEC_param, SEC_grad, SEC_m, SEC_v, SEC_master, SEC_COUNT } Section;
 
 typedef struct Memory { /* of one stage; what belongs to other stages is -1 */
 	int64_t arena_bytes, live_bytes; /* height; most bytes alive at once */
@@ -599,6 +601,10 @@ typedef struct Flat {
 } Flat;
 Flat ir_flat(const Module *m, Arena *a, uint32_t inst);
 bool ir_flat_split(int zero, Section s); /* does a rank keep only its range of the section? */
+/* What the optimizer keeps of a weight is float32 at least. Of a module's weights all are bf16 or none: sections of state are then
+ * twice as long, and so are the offsets of parameters and flats in them. */
+Type ir_state_type(const Type *weight);
+int64_t ir_section_scale(const Module *m, Section s);
 
 /* ==== comm.c: what is sent to whom ==== (level spmd on)
  * One description for interpreter, verifier, codegen and manifest. Every communication is a list of PRIMS: collectives of

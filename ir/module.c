@@ -36,16 +36,17 @@ const struct AttrInfo attr_info[AK_COUNT] = {
 const char *const comm_str[CK_COUNT] = {"fwd", "bwd", "param", "grad", "lend", "return"};
 const char *const level_str[LV_COUNT] = {"graph", "train", "plan", "spmd", "sched", "mem"};
 const char *const port_str[PORT_COUNT] = {
-    [PORT_arg] = "arg",     [PORT_weight] = "weight",
-    [PORT_const] = "const", [PORT_saved] = "saved",
-    [PORT_cot] = "cot",     [PORT_carry] = "carry",
-    [PORT_grad] = "grad",   [PORT_m] = "m",
-    [PORT_v] = "v",         [PORT_scalar] = "scalar",
-    [PORT_out] = "out",     [PORT_save] = "save",
-    [PORT_dx] = "dx",       [PORT_carry_out] = "carry_out",
-    [PORT_dw] = "dw",       [PORT_norm] = "norm",
-    [PORT_w_out] = "w_out", [PORT_m_out] = "m_out",
-    [PORT_v_out] = "v_out", [PORT_logits] = "logits",
+    [PORT_arg] = "arg",       [PORT_weight] = "weight",
+    [PORT_const] = "const",   [PORT_saved] = "saved",
+    [PORT_cot] = "cot",       [PORT_carry] = "carry",
+    [PORT_grad] = "grad",     [PORT_m] = "m",
+    [PORT_v] = "v",           [PORT_scalar] = "scalar",
+    [PORT_out] = "out",       [PORT_save] = "save",
+    [PORT_dx] = "dx",         [PORT_carry_out] = "carry_out",
+    [PORT_dw] = "dw",         [PORT_norm] = "norm",
+    [PORT_w_out] = "w_out",   [PORT_m_out] = "m_out",
+    [PORT_v_out] = "v_out",   [PORT_logits] = "logits",
+    [PORT_master] = "master", [PORT_master_out] = "master_out",
 };
 const char *const body_str[BK_COUNT] = {"F", "B", "W", "N", "U", "const"};
 const char *const mesh_kind_str[MX_COUNT] = {"mb", "dp", "tp", "cp", "sp", "ep"};

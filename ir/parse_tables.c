@@ -371,7 +371,10 @@ memory_sections(Parser *p, MemoryText *t)
 	};
 
 	t->sections = true;
-	return memory_fields(p, field, COUNTOF(field), -1);
+	return memory_fields(p, field, 4, -1) &&
+	       (!scan_try_key(&p->s, "master") ||
+		scan_int(&p->s, "master", -1, MAX_OFFSET, &x->sec[SEC_master])) &&
+	       memory_fields(p, field + 4, COUNTOF(field) - 4, -1);
 }
 
 static bool
@@ -385,7 +388,10 @@ memory_sizes(Parser *p, MemoryText *t)
 	};
 
 	t->sizes = true;
-	return memory_fields(p, field, COUNTOF(field), 0);
+	return memory_fields(p, field, 4, 0) &&
+	       (!scan_try_key(&p->s, "master") ||
+		scan_int(&p->s, "master", 0, MAX_OFFSET, &x->sec_bytes[SEC_master])) &&
+	       memory_fields(p, field + 4, COUNTOF(field) - 4, 0);
 }
 
 /* The number an item begins with; of n, and after those of its kind above. */
@@ -422,7 +428,7 @@ memory_list(Parser *p, MemoryText *t, int kind)
 	return true;
 }
 
-/* flat instance "bytes" N "at" param grad m v */
+/* flat instance "bytes" N "at" param grad m v ["master" offset] */
 static bool
 memory_flat(Parser *p, MemoryText *t)
 {
@@ -432,10 +438,11 @@ memory_flat(Parser *p, MemoryText *t)
 	    !scan_int(&p->s, "the bytes", 1, MAX_OFFSET, &t->x->flat_bytes[i]) ||
 	    !scan_key(&p->s, "at"))
 		return false;
-	for (int k = 0; k < SEC_COUNT; k++)
+	for (int k = 0; k < SEC_master; k++)
 		if (!scan_int(&p->s, "the offset", -1, MAX_OFFSET, &t->x->flat_at[k][i]))
 			return false;
-	return true;
+	return !scan_try_key(&p->s, "master") ||
+	       scan_int(&p->s, "the offset", -1, MAX_OFFSET, &t->x->flat_at[SEC_master][i]);
 }
 
 /* The digits up to a dot or the end. */
@@ -532,7 +539,8 @@ memory_empty(const Module *m, Memory *x)
 {
 	Arena *a = m->arena;
 
-	*x = (Memory){.flat_bytes = NEW_N(a, int64_t, m->ninsts + 1),
+	*x = (Memory){.sec[SEC_master] = -1,
+		      .flat_bytes = NEW_N(a, int64_t, m->ninsts + 1),
 		      .param_at = none_of(a, m->nparams),
 		      .in_flat = NEW_N(a, bool, m->nparams + 1),
 		      .const_at = none_of(a, m->nconsts),

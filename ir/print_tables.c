@@ -6,7 +6,14 @@
 
 #include <inttypes.h>
 
-static const char *const section_str[SEC_COUNT] = {"param", "grad", "m", "v"};
+static const char *const section_str[SEC_COUNT] = {"param", "grad", "m", "v", "master"};
+
+/* Only weights in bf16 have a master copy. */
+static bool
+shows(const Memory *x, int s)
+{
+	return s != SEC_master || x->sec[s] >= 0;
+}
 
 static void
 print_at(const int64_t *at, uint32_t k, Buf *out)
@@ -131,8 +138,10 @@ print_flats(const Memory *x, uint32_t n, Buf *out)
 	for (uint32_t i = 0; x->flat_bytes && i < n; i++) {
 		if (!x->flat_bytes[i]) continue;
 		buf_printf(out, "  flat %" PRIu32 " bytes %" PRId64 " at", i, x->flat_bytes[i]);
-		for (int k = 0; k < SEC_COUNT; k++)
+		for (int k = 0; k < SEC_master; k++)
 			buf_printf(out, " %" PRId64, x->flat_at[k] ? x->flat_at[k][i] : -1);
+		if (shows(x, SEC_master) && x->flat_at[SEC_master])
+			buf_printf(out, " master %" PRId64, x->flat_at[SEC_master][i]);
 		buf_putc(out, '\n');
 	}
 }
@@ -160,14 +169,15 @@ print_stage_memory(const Module *m, const Memory *x, Buf *out)
 		   x->arena_bytes, x->live_bytes, x->slot_bytes);
 	buf_puts(out, "  sections");
 	for (int k = 0; k < SEC_COUNT; k++)
-		buf_printf(out, " %s %" PRId64, section_str[k], x->sec[k]);
+		if (shows(x, k)) buf_printf(out, " %s %" PRId64, section_str[k], x->sec[k]);
 	buf_printf(out, " const %" PRId64 " slots %" PRId64 " cots %" PRId64, x->consts,
 		   x->slots, x->cots);
 	buf_printf(out, " gather %" PRId64 " dwork %" PRId64, x->gather, x->dwork);
 	buf_printf(out, " carry %" PRId64 " scratch %" PRId64 "\n  sizes", x->carry,
 		   x->scratch);
 	for (int k = 0; k < SEC_COUNT; k++)
-		buf_printf(out, " %s %" PRId64, section_str[k], x->sec_bytes[k]);
+		if (shows(x, k))
+			buf_printf(out, " %s %" PRId64, section_str[k], x->sec_bytes[k]);
 	buf_printf(out, " gather %" PRId64 " dwork %" PRId64 "\n", x->gather_bytes,
 		   x->dwork_bytes);
 	print_params(x, m->nparams, out);

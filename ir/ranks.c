@@ -240,6 +240,20 @@ ir_flat(const Module *m, Arena *a, uint32_t inst)
 	return f;
 }
 
+Type
+ir_state_type(const Type *weight)
+{
+	Type t = *weight;
+	if (t.dt == DT_bf16) t.dt = DT_f32;
+	return t;
+}
+
+int64_t
+ir_section_scale(const Module *m, Section s)
+{
+	return s >= SEC_m && m->nparams && m->params[0].type.dt == DT_bf16 ? 2 : 1;
+}
+
 bool
 ir_flat_split(int zero, Section s)
 {

@@ -278,6 +278,10 @@ verify_params(const Verify *v)
 			verify_bad(v, p->loc, "two parameters are called '%s'",
 				   str(v, p->name));
 		seen[p->name] = true;
+		if ((p->type.dt == DT_bf16) != (m->params[0].type.dt == DT_bf16))
+			verify_bad(v, p->loc, "parameter '%s' is %s, but '%s' is %s",
+				   str(v, p->name), dtype_str(p->type.dt),
+				   str(v, m->params[0].name), dtype_str(m->params[0].type.dt));
 		verify_param(v, p);
 	}
 }
@@ -347,6 +351,7 @@ verify_port(const TypePorts *q, const Port *p)
 	const Module *m = q->v->m;
 	const LayerType *l = q->l;
 	const Type scalar = {.dt = q->b->vals[p->v.i].type.dt}, *t;
+	Type state;
 
 	switch (p->kind) {
 	case PORT_arg:
@@ -383,13 +388,19 @@ verify_port(const TypePorts *q, const Port *p)
 		if (t) port_type(q, p, t, MATCH_shards);
 		break;
 	case PORT_grad:
-	case PORT_m:
-	case PORT_v:
 	case PORT_dw:
-	case PORT_m_out:
-	case PORT_v_out:
 		if (slot_in(q, p, l->nweights))
 			port_type(q, p, &l->weights[p->slot].type, MATCH_shards);
+		break;
+	case PORT_m:
+	case PORT_v:
+	case PORT_master:
+	case PORT_m_out:
+	case PORT_v_out:
+	case PORT_master_out:
+		if (!slot_in(q, p, l->nweights)) break;
+		state = ir_state_type(&l->weights[p->slot].type);
+		port_type(q, p, &state, MATCH_shards);
 		break;
 	case PORT_scalar:
 		if (slot_in(q, p, 4)) port_type(q, p, &scalar, MATCH_axes);

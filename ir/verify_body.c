@@ -15,7 +15,8 @@ static const unsigned allowed_ports[BK_COUNT] = {
     [BK_B] = P(arg) | P(weight) | P(const) | P(saved) | P(cot) | P(dx) | P(carry_out),
     [BK_W] = P(arg) | P(weight) | P(const) | P(saved) | P(cot) | P(carry) | P(dw),
     [BK_N] = P(grad) | P(norm),
-    [BK_U] = P(weight) | P(grad) | P(m) | P(v) | P(scalar) | P(w_out) | P(m_out) | P(v_out),
+    [BK_U] = P(weight) | P(grad) | P(m) | P(v) | P(master) | P(scalar) | P(w_out) | P(m_out) |
+	     P(v_out) | P(master_out),
     [BK_const] = P(out),
 };
 #undef P

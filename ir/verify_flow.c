@@ -327,12 +327,17 @@ own_params(const Flow *f, Memory *x, int64_t *top)
 		if (!f->flat[i]) continue;
 		x->flat_bytes[i] = f->flat[i]->bytes;
 		for (int s = 0; s < SEC_COUNT; s++)
-			x->flat_at[s][i] = each;
+			x->flat_at[s][i] = ir_section_scale(m, (Section)s) * each;
 		each += f->flat[i]->bytes;
 		if (f->flat[i]->bytes > x->gather_bytes) x->gather_bytes = f->flat[i]->bytes;
 	}
-	for (int s = 0; s < SEC_COUNT; s++)
-		x->sec[s] = take(top, x->sec_bytes[s] = each);
+	for (int s = 0; s < SEC_COUNT; s++) {
+		const int64_t scale = ir_section_scale(m, (Section)s);
+
+		x->sec[s] = -1;
+		if (s == SEC_master && scale == 1) continue;
+		x->sec[s] = take(top, x->sec_bytes[s] = scale * each);
+	}
 	x->dwork_bytes = x->gather_bytes;
 	x->gather = take(top, 2 * x->gather_bytes);
 	x->dwork = take(top, 2 * x->dwork_bytes);

@@ -394,6 +394,7 @@ verify_section(const Arena1 *w, Section s)
 {
 	const Module *m = w->v->m;
 	Life *l = NEW_N(w->v->tmp, Life, (size_t)m->nparams + m->ninsts + 1);
+	const int64_t scale = ir_section_scale(m, s);
 	uint32_t n = 0;
 
 	for (uint32_t p = 0; p < m->nparams; p++) {
@@ -401,20 +402,20 @@ verify_section(const Arena1 *w, Section s)
 
 		if (!here(w, q->owner) || w->x->in_flat[p] || !keeps(w, s, q)) continue;
 		l[n++] = (Life){.v = p,
-				.at = w->x->param_at[p],
-				.end = w->x->param_at[p] +
-				       type_bytes(m, ir_param_mesh(m, p), &q->type)};
+				.at = scale * w->x->param_at[p],
+				.end = scale * (w->x->param_at[p] +
+						type_bytes(m, ir_param_mesh(m, p), &q->type))};
 	}
 	for (uint32_t i = w->stage->first; i < w->stage->first + w->stage->count; i++) {
 		Flat f = ir_flat(m, w->v->tmp, i);
 
 		if (!f.n || (!w->x->flat_bytes[i] && f.dp == 1 && !f.nspans)) continue;
 		if (s == SEC_param) verify_flat(w, i, &f);
-		l[n++] =
-		    (Life){.v = f.param[0],
-			   .at = w->x->flat_at[s][i],
-			   .end = w->x->flat_at[s][i] +
-				  f.bytes / (ir_flat_split(f.zero, s) ? (int64_t)f.dp : 1)};
+		l[n++] = (Life){.v = f.param[0],
+				.at = w->x->flat_at[s][i],
+				.end = w->x->flat_at[s][i] +
+				       scale * f.bytes /
+					   (ir_flat_split(f.zero, s) ? (int64_t)f.dp : 1)};
 	}
 	qsort(l, n, sizeof(*l), by_at);
 	for (uint32_t i = 0; i < n; i++) {
@@ -513,6 +514,7 @@ verify_stage_memory(const Arena1 *w)
 	    {"section grad", x->sec[SEC_grad], x->sec_bytes[SEC_grad]},
 	    {"section m", x->sec[SEC_m], x->sec_bytes[SEC_m]},
 	    {"section v", x->sec[SEC_v], x->sec_bytes[SEC_v]},
+	    {"section master", x->sec[SEC_master], x->sec_bytes[SEC_master]},
 	    {"section const", x->consts, 0},
 	    {"section slots", x->slots, x->slot_bytes * slots},
 	    {"section cots", x->cots, 0},

@@ -122,13 +122,17 @@ place_state(const Game *g, const Proc *p, uint32_t param, Section s, bool range,
 {
 	const Param *q = &g->f.m->params[param];
 	int64_t bytes = type_bytes(g->f.m, ir_param_mesh(g->f.m, param), &q->type), in, lo, hi;
+	const int64_t scale = ir_section_scale(g->f.m, s);
 	const Flat *flat = flat_of(&g->f, param, &in);
 	Place x;
 
+	bytes *= scale;
 	if (!flat || !p->x->in_flat || !p->x->in_flat[param])
-		return place_at(p->x->sec[s] + p->x->param_at[param], bytes, c);
+		return place_at(p->x->sec[s] + scale * p->x->param_at[param], bytes, c);
 	own_range(g, p, q->owner, flat, &lo, &hi);
-	x = place_at(in, bytes, c);
+	lo *= scale;
+	hi *= scale;
+	x = place_at(scale * in, bytes, c);
 	if (range || ir_flat_split(flat->zero, s)) {
 		if (x.lo < lo) x.lo = lo;
 		if (x.hi > hi) x.hi = hi;

@@ -96,6 +96,10 @@ content_str(const Game *g, const Content *c)
 	case HOLDS_v:
 		buf_printf(&b, "the moments of '%s'%s", param, c->k ? " after its update" : "");
 		return b.s;
+	case HOLDS_master:
+		buf_printf(&b, "the master copy of '%s'%s", param,
+			   c->k ? " after its update" : "");
+		return b.s;
 	case HOLDS_grad:
 		buf_printf(&b, "%sthe gradient of '%s'",
 			   c->sum == flow_grad_sum(&g->f, c->i) ? "" : "a part of ", param);

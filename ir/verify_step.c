@@ -11,6 +11,23 @@
 
 /* ---- bodies ---- */
 
+static Section
+state_section(PortKind k)
+{
+	return k == PORT_m || k == PORT_m_out             ? SEC_m
+	       : k == PORT_v || k == PORT_v_out           ? SEC_v
+	       : k == PORT_master || k == PORT_master_out ? SEC_master
+							  : SEC_param;
+}
+
+static What
+state_holds(PortKind k)
+{
+	static const What holds[SEC_COUNT] = {HOLDS_param, HOLDS_grad, HOLDS_m, HOLDS_v,
+					      HOLDS_master};
+	return holds[state_section(k)];
+}
+
 /* What an in-port reads. */
 static Place
 in_place(const Game *g, const Proc *p, const Step *s, uint32_t port)
@@ -49,11 +66,12 @@ in_place(const Game *g, const Proc *p, const Step *s, uint32_t port)
 				   grad_content(g, n->params[q->slot]));
 	case PORT_m:
 	case PORT_v:
+	case PORT_master:
 		if (!mine) break;
-		return place_state(g, p, n->params[q->slot], q->kind == PORT_m ? SEC_m : SEC_v,
-				   param_zero(g, n->params[q->slot]) > 0,
-				   param_content(g, q->kind == PORT_m ? HOLDS_m : HOLDS_v,
-						 n->params[q->slot], 0));
+		return place_state(
+		    g, p, n->params[q->slot], state_section(q->kind),
+		    param_zero(g, n->params[q->slot]) > 0,
+		    param_content(g, state_holds(q->kind), n->params[q->slot], 0));
 	default: break;
 	}
 	return (Place){0};
@@ -170,13 +188,10 @@ write_port(Game *g, Proc *p, const Step *s, const Body *b, uint32_t port)
 	case PORT_dw: return write_dw(g, p, s, b, port);
 	case PORT_w_out:
 	case PORT_m_out:
-	case PORT_v_out: {
-		Section sec = q->kind == PORT_w_out   ? SEC_param
-			      : q->kind == PORT_m_out ? SEC_m
-						      : SEC_v;
-		What what = q->kind == PORT_w_out   ? HOLDS_param
-			    : q->kind == PORT_m_out ? HOLDS_m
-						    : HOLDS_v;
+	case PORT_v_out:
+	case PORT_master_out: {
+		Section sec = state_section(q->kind);
+		What what = state_holds(q->kind);
 		uint32_t param = n->params[q->slot];
 
 		if (f->m->params[param].owner != s->a.inst) return true;
@@ -371,7 +386,8 @@ begin_params(Game *g, Proc *p)
 
 	for (uint32_t i = 0; i < m->nparams && g->ok; i++) {
 		const Param *q = &m->params[i];
-		const What what[SEC_COUNT] = {HOLDS_param, HOLDS_grad, HOLDS_m, HOLDS_v};
+		const What what[SEC_COUNT] = {HOLDS_param, HOLDS_grad, HOLDS_m, HOLDS_v,
+					      HOLDS_master};
 		bool each = param_zero(g, i) >= 2;
 
 		if (!in_stage(g, p, q->owner)) continue;

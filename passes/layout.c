@@ -285,8 +285,8 @@ layout_flats(const Lay *l, int64_t top[SEC_COUNT])
 		}
 		for (int s = 0; s < SEC_COUNT; s++)
 			x->flat_at[s][i] =
-			    take(&top[s],
-				 ir_flat_split(f.zero, (Section)s) ? f.bytes / f.dp : f.bytes);
+			    take(&top[s], ir_section_scale(l->m, (Section)s) * f.bytes /
+					      (ir_flat_split(f.zero, (Section)s) ? f.dp : 1));
 		if (f.zero == 3 && f.bytes > x->gather_bytes) x->gather_bytes = f.bytes;
 		if (f.zero >= 2 && f.bytes > x->dwork_bytes) x->dwork_bytes = f.bytes;
 	}
@@ -312,7 +312,8 @@ layout_params(const Lay *l, int64_t top[SEC_COUNT])
 			    take(&top[SEC_param], type_bytes(m, ir_param_mesh(m, i), &p->type));
 			for (int s = SEC_grad; s < SEC_COUNT; s++)
 				if (section_has((Section)s, (Kept)kept))
-					top[s] = top[SEC_param];
+					top[s] =
+					    ir_section_scale(m, (Section)s) * top[SEC_param];
 		}
 	layout_flats(l, top);
 }
@@ -326,7 +327,8 @@ layout_state(const Lay *l)
 	int64_t top = 0;
 	bool train = !m->plan.forward_only;
 	const bool has[SEC_COUNT] = {true, train, train && any_port(m, PORT_m),
-				     train && any_port(m, PORT_v)};
+				     train && any_port(m, PORT_v),
+				     train && any_port(m, PORT_master)};
 	x->param_at = all_none(m->arena, m->nparams);
 	x->in_flat = NEW_N(m->arena, bool, m->nparams + 1);
 	x->flat_bytes = NEW_N(m->arena, int64_t, m->ninsts + 1);

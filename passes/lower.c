@@ -84,7 +84,7 @@ legal_ports(Module *m, Body *b, const LayerType *t, const Body *f, Arena *tmp)
 	for (uint32_t i = 0; i < b->nports; i++) {
 		Port p = b->ports[i];
 		if (port_is_in(p.kind) || p.kind == PORT_norm ||
-		    (p.kind >= PORT_w_out && p.kind <= PORT_v_out))
+		    (p.kind >= PORT_w_out && p.kind <= PORT_master_out))
 			continue;
 		uint32_t *uses = body_uses(b, tmp); /* grows with every copy */
 		const Port *from = NULL;

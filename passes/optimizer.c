@@ -172,12 +172,15 @@ scalar_port(Module *m, Body *b, uint16_t slot, const char *name)
 			   (Type){.dt = DT_f64});
 }
 
-/* AdamW or SGD of one weight; the attributes hold the settings times the parameter's factors. */
+/* AdamW or SGD of one weight; the attributes hold the settings times the parameter's factors. Of a weight in bf16 the master
+ * copy is updated, then rounded. */
 static void
 update_slot(Module *m, Body *b, uint16_t slot, const TypeWeight *w, SlotKey key)
 {
-	static const PortKind from[4] = {PORT_weight, PORT_grad, PORT_m, PORT_v};
-	static const PortKind to[3] = {PORT_w_out, PORT_m_out, PORT_v_out};
+	const bool half = w->type.dt == DT_bf16;
+	const Type state = ir_state_type(&w->type);
+	const PortKind from[4] = {half ? PORT_master : PORT_weight, PORT_grad, PORT_m, PORT_v};
+	const PortKind to[3] = {half ? PORT_master_out : PORT_w_out, PORT_m_out, PORT_v_out};
 	static const char *const prefix[4] = {"", "g.", "m.", "v."};
 	static const char *const scalars[4] = {"rate", "scale", "c1", "c2"};
 	const Train *t = &m->train;
@@ -190,7 +193,7 @@ update_slot(Module *m, Body *b, uint16_t slot, const TypeWeight *w, SlotKey key)
 		in[n++] =
 		    ir_port(m, b, from[k], slot,
 			    name_fmt(m->names, "%s%s", prefix[k], name_str(m->names, w->name)),
-			    w->type);
+			    k == 1 ? w->type : state);
 	for (int k = 0; k < nscalar; k++)
 		in[n++] = scalar_port(m, b, (uint16_t)k, scalars[k]);
 	OpArgs a = {.code = adamw ? OP_adamw : OP_sgd,
@@ -210,6 +213,11 @@ update_slot(Module *m, Body *b, uint16_t slot, const TypeWeight *w, SlotKey key)
 	memcpy(out, ir_emit(m, b, NULL, &a)->out, sizeof out);
 	for (int k = 0; k < nstate - 1; k++)
 		ir_out(m, b, to[k], slot, out[k]);
+	if (!half) return;
+	const Attr dt = attr_make_dtype(AK_dtype, DT_bf16);
+	const OpArgs cast = {
+	    .code = OP_cast, .in = out, .nin = 1, .attrs = &dt, .nattr = 1, .hint = w->name};
+	ir_out(m, b, PORT_w_out, slot, ir_emit(m, b, NULL, &cast)->out[0]);
 }
 
 /* N and U of a type, whose slots are all as in its first instance. */

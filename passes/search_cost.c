@@ -88,8 +88,10 @@ weight_of(const Read *x, uint16_t slot)
 		    .trained = ir_inst_port(x->m, x->inst, BK_W, PORT_dw, slot)};
 	if (!w.owned) return w;
 	w.trained = w.trained || ir_inst_port(x->m, x->inst, BK_U, PORT_grad, slot);
-	w.moments = (uint8_t)((ir_inst_port(x->m, x->inst, BK_U, PORT_m, slot) != NULL) +
-			      (ir_inst_port(x->m, x->inst, BK_U, PORT_v, slot) != NULL));
+	w.moments = (uint8_t)(ir_section_scale(x->m, SEC_m) *
+			      ((ir_inst_port(x->m, x->inst, BK_U, PORT_m, slot) != NULL) +
+			       (ir_inst_port(x->m, x->inst, BK_U, PORT_v, slot) != NULL) +
+			       (ir_inst_port(x->m, x->inst, BK_U, PORT_master, slot) != NULL)));
 	for (int k = 1; w.trained && k < x->mesh->n; k++) {
 		uint32_t span, size;
 		if (x->mesh->ax[k].kind == MX_dp || !(p->pending >> k & 1)) continue;

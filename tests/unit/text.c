@@ -1024,7 +1024,7 @@ test_verify(void)
 	verify(LV_graph, bad_nout, "2 results; it takes 2 to 5 and makes 1");
 	verify(LV_graph, bad_type, "occurs twice");
 	verify(LV_graph, bad_shard, "is split 1 times at level graph");
-	verify(LV_graph, bad_out, "port 3 is of kind 10 with value 0");
+	verify(LV_graph, bad_out, "port 3 is of kind 11 with value 0");
 	verify(LV_graph, bad_port, "a port 'saved' in a body of kind F");
 	verify(LV_graph, bad_mesh, "is of kind 0 on mesh 1");
 	verify(LV_graph, bad_body, "its body F is 77 of 4");
