@@ -99,6 +99,17 @@ typedef struct KernelKey {
 	int64_t extent[MAX_AXES * 2];
 } KernelKey;
 
+enum { MAX_KERNEL_AXES = MAX_AXES * 2 };
+
+/* Which axes of the kernel the extents of a key are products of. */
+typedef struct KeyAxes {
+	uint8_t n;
+	Axis axis[MAX_KERNEL_AXES];
+	uint8_t number[MAX_KERNEL_AXES];
+	bool first[MAX_KERNEL_AXES]; /* of those with its number, the outermost */
+	bool mixed; /* an axis has several extents, or there are too many: extents do not say all */
+} KeyAxes;
+
 typedef struct KernelTime {
 	KernelKey key;
 	int64_t ns;    /* median */
@@ -120,6 +131,7 @@ Profile *profile_parse(Arena *a, Names *n, Diag *d, Name file, const char *text,
 void profile_print(const Profile *p, const Names *n, Buf *out);
 /* The key of the kernel that op `first` begins; *end: one past its last op. False: it runs nothing (views, constants folded away). */
 bool profile_key(const Module *m, const Body *b, uint32_t first, uint32_t *end, KernelKey *out);
+bool profile_key_axes(const Module *m, const Body *b, uint32_t first, uint32_t *end, KernelKey *out, KeyAxes *axes);
 /* All of one family, extents rising; NULL. */
 const KernelTime *profile_family(const Profile *p, Name family, uint32_t *n);
 /* Puts a time where it belongs, over the one that was there. */
