@@ -381,4 +381,10 @@ bool pass_sched(Ctx *c, Module *m);
 /* LV_sched -> LV_mem. */
 bool pass_mem(Ctx *c, Module *m);
 
+/* How many bytes are alive while a stage's table runs, one action after the other, loops spelled out. requires: LV_mem */
+typedef struct MemWalk MemWalk;
+MemWalk *mem_walk(const Module *m, uint32_t stage, Arena *tmp);
+/* Bytes alive after an action (ACT_end: of a turn over microbatches); *during: at most, while it runs. */
+int64_t mem_walk_action(MemWalk *w, const Action *a, int64_t *during);
+
 #endif

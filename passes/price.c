@@ -79,6 +79,20 @@ price_body(Price *p, const Module *m, const Body *b, uint32_t device)
 	return sum;
 }
 
+BodyPrice
+price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_t kind)
+{
+	BodyPrice sum = {0};
+	for (uint32_t i = 0, end; i < b->nops; i = end) {
+		end = i + 1;
+		if (op_info[b->ops[i].code].flags & OF_COMM)
+			sum.comm += op_comm(p, m, b, &b->ops[i], device);
+		else
+			sum.compute += price_kernel_on(p, m, b, i, &end, kind);
+	}
+	return sum;
+}
+
 /* ---- primitives ---- */
 
 static int64_t
