@@ -20,7 +20,7 @@ Price *price_new(Arena *a, const Cluster *cluster, const Profile *profile, uint3
 		 uint32_t threads);
 const Cluster *price_cluster(const Price *p);
 uint32_t price_cores(void); /* of the machine at hand that this process may use */
-/* How many kernels were priced by a profile's own point, by interpolation, by roofline. */
+/* How many kernels were priced by a profile's own point, from others of its family, by roofline. */
 typedef struct PriceSources {
 	uint64_t exact, between, roofline;
 } PriceSources;
