@@ -1,5 +1,5 @@
 # galvatronc. Targets:
-#   all        build/galvatronc and build/libgvrt.a (default)
+#   all        build/galvatronc and build/gvprof (default)
 #   demo       train a small GPT on real English text: installs what is missing, builds, trains, samples
 #   check      the tests, at most 12 minutes on 2 cores; check-all: everything
 #   asan hard  the compiler under address and undefined-behaviour sanitizers; with every limit made hostile
@@ -23,9 +23,17 @@ OBJ    := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=%.o)
 MAIN   := $(BUILD)/frontend/main.o
 UNIT   := $(sort $(wildcard tests/unit/*.c tests/props/*.c))
 
-all: $(BUILD)/galvatronc
+all: $(BUILD)/galvatronc $(BUILD)/gvprof
 
 $(BUILD)/galvatronc: $(MAIN) $(BUILD)/libgv.a
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# The profiler includes nothing of the compiler; rig.c is built by it, not into it.
+GVPROF := $(patsubst %.c,$(BUILD)/%.o,$(filter-out runtime/gvprof/rig.c,$(sort $(wildcard runtime/gvprof/*.c))))
+$(GVPROF): CFLAGS += -DRUNTIME_DIR='"$(abspath runtime)"'
+
+$(BUILD)/gvprof: $(GVPROF)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -459,6 +459,7 @@ put_ops(CgBody *c)
 		else
 			emit_host[op->code](c, k);
 		if (c->g->failed) return;
+		bc_mark(c, k);
 		put_dead(c, k, end);
 	}
 }
@@ -597,6 +598,7 @@ cg_body(Cg *g, uint32_t body)
 	find_last(c);
 	put_drops(c);
 	put_copies(c);
+	bc_mark_begin(c);
 	put_ops(c);
 	if (g->failed) return;
 	for (uint32_t p = 0; p < b->nports; p++)

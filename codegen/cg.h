@@ -87,6 +87,7 @@ typedef struct Shared { /* by the programs of all stages */
 	CommTable comms;
 	uint64_t hash;     /* of the plan */
 	uint32_t *by_name; /* [nparams] parameters in the order of their names */
+	bool metered;      /* programs time their kernels */
 } Shared;
 
 typedef struct Cg {
@@ -130,6 +131,8 @@ typedef struct Cg {
 	uint32_t *comm_ordinal[CK_COUNT]; /* number in it */
 	int64_t nrequests;
 	struct CgBody *body; /* [nbodies] what became of each */
+	const char **meter;  /* [nmeters] what is timed */
+	uint32_t nmeters, cmeters;
 	Buf bodies, tables, actions, parts;
 	uint32_t nparts;
 } Cg;
@@ -190,7 +193,8 @@ struct CgBody {
 	const char **drop;  /* [nops] the GvDrop of a site; NULL: nothing is dropped */
 	Start *starts;
 	uint32_t nstarts, cstarts;
-	Buf head, text; /* declarations; statements */
+	uint32_t marked; /* 1 + the first op of the kernel that was marked last */
+	Buf head, text;  /* declarations; statements */
 	int depth;
 };
 
@@ -326,6 +330,13 @@ int64_t cg_microbatch_extent(const Module *m, AxisUse u);
 void cg_actions(Cg *g);
 bool cg_has_consts(const Cg *g); /* the function consts() */
 void cg_tables(Cg *g, Buf *out); /* parameters, inputs, reports, GvrtProgram and main */
+
+/* ==== meter.c: programs that time what they run ==== */
+/* The statement that says what ran since the last mark. */
+const char *cg_mark(Cg *g, const char *what);
+void bc_mark_begin(CgBody *c);         /* what was done on the way into a body */
+void bc_mark(CgBody *c, uint32_t op);  /* the kernel that op is of, or its collective */
+void cg_meters(const Cg *g, Buf *out); /* their table */
 
 /* ==== makefile.c ==== */
 /* programs: [nstages]; traffic: empty for one rank. */

@@ -13,6 +13,7 @@ typedef struct CgOptions {
 	const char *dir; /* where to emit; made if it is not there */
 	const char *
 	    runtime_dir; /* the runtime's sources; the one path in the output, as a variable of the Makefile */
+	bool metered; /* programs time their kernels, for profiles */
 } CgOptions;
 
 /* Emits DIR/Makefile, a DIR/src/stage_K.c for every stage, DIR/src/traffic and DIR/src/manifest. Files of an earlier

@@ -399,6 +399,7 @@ program(Ctx *c, const Module *m, const Shared *shared, uint32_t stage, Buf *out)
 	buf_printf(out, "_Static_assert(sizeof(real) == %d, \"made for --precision %s\");\n",
 		   g.f64 ? 8 : 4, g.f64 ? "f64" : "f32");
 	put_sizes(&g, out);
+	cg_meters(&g, out);
 	if (g.bodies.n) buf_puts(out, g.bodies.s);
 	if (g.tables.n) {
 		buf_puts(out, "\n/* ---- numbers per instance that follow no rule ---- */\n\n");
@@ -437,17 +438,19 @@ by_name(Ctx *c, const Module *m)
 
 /* What all stages share. */
 static Shared
-share(Ctx *c, const Module *m)
+share(Ctx *c, const Module *m, bool metered)
 {
 	ENSURE(m->level == LV_mem, "codegen wants level mem, not %s", level_str[m->level]);
-	return (Shared){
-	    .comms = ir_comms(m, c->perm), .hash = ir_hash(m), .by_name = by_name(c, m)};
+	return (Shared){.comms = ir_comms(m, c->perm),
+			.hash = ir_hash(m),
+			.by_name = by_name(c, m),
+			.metered = metered};
 }
 
 bool
 cg_program(Ctx *c, const Module *m, uint32_t stage, Buf *out)
 {
-	const Shared shared = share(c, m);
+	const Shared shared = share(c, m, false);
 
 	return program(c, m, &shared, stage, out);
 }
@@ -455,7 +458,7 @@ cg_program(Ctx *c, const Module *m, uint32_t stage, Buf *out)
 bool
 cg_emit(Ctx *c, const Module *m, const CgOptions *o)
 {
-	const Shared shared = share(c, m);
+	const Shared shared = share(c, m, o->metered);
 	Buf *programs = NEW_N(c->perm, Buf, m->plan.nstages), traffic;
 
 	for (uint32_t k = 0; k < m->plan.nstages; k++) {

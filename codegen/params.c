@@ -679,6 +679,7 @@ cg_tables(Cg *g, Buf *out)
 	buf_puts(out, "\t.forward = forward,\n");
 	if (!m->plan.forward_only) buf_puts(out, "\t.step = step,\n\t.update = update,\n");
 	if (many) put_ranks_fields(g, out, exchanges);
+	if (g->nmeters) buf_printf(out, "\t.meters = gv_meters, .nmeters = %u,\n", g->nmeters);
 	buf_puts(out, "\t.memory = memory, .nmemory = sizeof memory / sizeof *memory,\n};\n");
 	buf_puts(out, "\nint\nmain(int argc, char **argv)\n{\n\treturn gvrt_main(argc, argv, "
 		      "&program);\n}\n");

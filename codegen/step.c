@@ -64,6 +64,22 @@ put_call(Printer *p, const char *function, const char *mb, const char *i)
 	p->lines++;
 }
 
+/* What ran since the last mark, in programs that time themselves. */
+static void
+put_mark(Printer *p, const char *what)
+{
+	if (!p->g->shared->metered) return;
+	put_line(p->out, p->depth, "%s", cg_mark(p->g, what));
+	p->lines++;
+}
+
+static void
+put_runtime(Printer *p, const char *function, const char *mb, const char *what)
+{
+	put_call(p, function, mb, NULL);
+	put_mark(p, what);
+}
+
 static void
 put_body(Printer *p, const Action *a, const char *loop, uint32_t turns)
 {
@@ -104,6 +120,7 @@ put_comm(Printer *p, const Action *a, ActKind kind, CommKind comm, const char *l
 		 (start ? f->start_i : f->wait_i)
 		     ? ordinal_text(p, ordinal[a->inst], step, loop, turns)
 		     : NULL);
+	put_mark(p, cg_text(g->a, "#%s %s", start ? "start" : "wait", comm_str[comm]));
 }
 
 /* forward() gathers what ZeRO 3 has split just before it is needed, and awaits what it receives at once. */
@@ -137,9 +154,9 @@ put_action(Printer *p, const Action *a, const char *loop, uint32_t turns)
 	else if (a->kind == ACT_body)
 		put_body(p, a, loop, turns);
 	else if (a->kind == ACT_input)
-		put_call(p, "gvrt_input", microbatch(p, a->mb), NULL);
+		put_runtime(p, "gvrt_input", microbatch(p, a->mb), "#input");
 	else if (a->kind == ACT_norm)
-		put_call(p, "gvrt_norm", NULL, NULL);
+		put_runtime(p, "gvrt_norm", NULL, "#norm");
 	else if (a->kind == ACT_start || a->kind == ACT_wait)
 		put_comm(p, a, a->kind, a->comm, loop, turns);
 }
@@ -254,7 +271,7 @@ put_actions(Printer *p, uint32_t from, uint32_t to)
 		} else {
 			put_action(p, &act[k], NULL, 1);
 		}
-		if (last) put_call(p, "gvrt_report", microbatch(p, mb), NULL);
+		if (last) put_runtime(p, "gvrt_report", microbatch(p, mb), "#report");
 		k = end;
 	}
 }
@@ -368,7 +385,7 @@ cg_actions(Cg *g)
 	      "step");
 	put_idle(&p);
 	put_actions(&p, 0, norm < s->nactions ? norm + 1 : norm);
-	if (norm == s->nactions) put_call(&p, "gvrt_norm", NULL, NULL);
+	if (norm == s->nactions) put_runtime(&p, "gvrt_norm", NULL, "#norm");
 	end(&p);
 	begin(p.out, "The optimizer.", "update");
 	put_actions(&p, norm < s->nactions ? norm + 1 : norm, s->nactions);

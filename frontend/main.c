@@ -19,6 +19,7 @@
 #include "ir/cluster.h"
 #include "ir/galvatron.h"
 #include "ir/ir.h"
+#include "passes/measure.h"
 #include "passes/passes.h"
 
 #ifndef GV_VERSION
@@ -198,6 +199,7 @@ emit_level(const Options *o)
 	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
 	if (strcmp(o->emit, "plan-ir") == 0 || strcmp(o->emit, "strategy-json") == 0)
 		return LV_plan;
+	if (strcmp(o->emit, "measure") == 0) return o->plan ? LV_plan : LV_train;
 	int level = 0;
 	while (level < LV_COUNT && strcmp(level_str[level], o->emit) != 0)
 		level++;
@@ -332,7 +334,7 @@ run(Ctx *c, const Options *o)
 	if (level == LV_COUNT)
 		return bad_value(
 		    "--emit", o->emit,
-		    "ast, graph, train, plan, plan-ir, strategy-json, spmd, sched, "
+		    "ast, graph, train, plan, plan-ir, strategy-json, measure, spmd, sched, "
 		    "mem or gir");
 	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
@@ -342,6 +344,15 @@ run(Ctx *c, const Options *o)
 	if (!load_machine(c, o)) return 1;
 	Module *m = load(c, o);
 	if (!m) return 1;
+	if (o->shorten) {
+		if (m->level > LV_train) {
+			diag_error(c->diag, (Loc){0}, "--short: '%s' has a plan already",
+				   base_name(o->file));
+			return 1;
+		}
+		if (!passes_to(c, &m, "optimizer")) return 1;
+		m = measure_short(c, m);
+	}
 	if (!run_passes(c, o, &m, level)) return 1;
 	if (o->command == CMD_eval) return interpret(c, o, m);
 	if (o->command == CMD_check) return check(c, o, m);
@@ -351,8 +362,10 @@ run(Ctx *c, const Options *o)
 		buf_init(&b, c->tmp);
 		if (strcmp(o->emit, "plan") == 0)
 			plan_print(m, &b);
-		else
+		else if (strcmp(o->emit, "measure") != 0)
 			ir_print(m, &b);
+		else if (!measure_print(c, m, &b))
+			return 1;
 		fwrite(b.s, 1, b.n, stdout);
 		return 0;
 	}
@@ -363,7 +376,7 @@ run(Ctx *c, const Options *o)
 			   "--explain, --report work");
 		return 1;
 	}
-	const CgOptions cg = {.dir = o->out};
+	const CgOptions cg = {.dir = o->out, .metered = o->instrument};
 	if (!cg_emit(c, m, &cg)) return 1;
 	if (!o->quiet) print_summary(c, m, o->out);
 	return 0;

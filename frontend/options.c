@@ -50,9 +50,12 @@ static const OptDef defs[] = {
      "this machine, by a roofline"},
     {"--profile", "FILE", TEXT(profile),
      "take the times of kernels from this .prof file where it has them"},
+    {"--instrument", NULL, FLAG(instrument),
+     "programs that time their kernels; gvprof asks for it"},
+    {"--short", NULL, FLAG(shorten), "leave out layers between like ones: for profiles"},
     {"--emit", "WHAT", TEXT(emit),
      "print ast, plan (a file for --plan), strategy-json (the plan as Galvatron writes "
-     "it), the program at level graph, train, plan-ir, "
+     "it), measure (plans that gvprof runs), the program at level graph, train, plan-ir, "
      "spmd, sched, mem or gir (as far as it went), and stop"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
     {"-d", "PASS,..", TEXT(dump),

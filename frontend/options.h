@@ -20,6 +20,7 @@ struct Options {
 	const char *microbatches, *threads, *ranks, *schedule;
 	const char *set[64];
 	int nset;
+	bool instrument, shorten;
 	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
 	/* eval */
 	const char *data, *steps, *seed, *order;

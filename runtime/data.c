@@ -403,6 +403,26 @@ read_input(const Source *s, size_t k, unsigned char *slot, int64_t first, Err *e
 	return true;
 }
 
+void
+input_draw(const GvrtProgram *p, unsigned char *slot, uint64_t first)
+{
+	for (size_t k = 0; k < p->ninputs; k++) {
+		const GvrtInput *x = &p->inputs[k];
+		uint32_t range = x->range > 0 && x->range < INT32_MAX ? (uint32_t)x->range : 2;
+		int64_t n = x->at >= 0 ? local_count(p, x) : 0;
+		unsigned char *to = slot + x->at;
+		for (int64_t i = 0; i < n; i++) {
+			uint32_t bits = gvrt_bits(k + 1, first, (uint64_t)i);
+			if (x->kind == GVRT_I32)
+				((int32_t *)(void *)to)[i] = (int32_t)(bits % range);
+			else if (x->kind == GVRT_BOOL)
+				to[i] = bits & 1;
+			else
+				((real *)(void *)to)[i] = (real)(bits * 0x1p-32 - 0.5);
+		}
+	}
+}
+
 bool
 source_rows(const Source *s, unsigned char *slot, int64_t first, Err *e)
 {

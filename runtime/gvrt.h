@@ -149,6 +149,9 @@ typedef struct GvrtRun {
 	struct GvrtState *state; /* private */
 } GvrtRun;
 
+/* What a program made with --instrument times: sums of the step at hand. `what`: a kernel as profiles name it, or '#' and a word. */
+typedef struct GvrtMeter { const char *what; int64_t ns, calls; } GvrtMeter;
+
 typedef struct GvrtMemLine { const char *what; int64_t bytes; } GvrtMemLine;
 
 typedef struct GvrtProgram {
@@ -182,6 +185,7 @@ typedef struct GvrtProgram {
 	const GvrtReport *report_on;                      /* [nreports]; NULL: every report, on every rank. report_at < 0: not of this stage */
 	const GvrtPart *logits_part;                      /* axes batch, [seq,] vocabulary, of one microbatch; NULL: all of them. logits_cols, logits_ld are local; see logits_all */
 	int64_t logits_all;                               /* columns over all ranks; 0: logits_cols. [same], as is whether there are logits: a stage without has logits_at = GVRT_ELSEWHERE */
+	GvrtMeter *meters; size_t nmeters;                /* none in ordinary programs */
 } GvrtProgram;
 
 #define GVRT_ELSEWHERE (-2)
@@ -230,6 +234,10 @@ void gvrt_fill_nan(void *p, int64_t bytes);
 	do {                                                                                       \
 		if (gvrt_poison) gvrt_fill_nan(p, bytes);                                          \
 	} while (0)
+
+/* ---- meter.c: what ran since the last mark was this; `more`: of the call that was marked last ---- */
+void gvrt_mark(GvrtMeter *m);
+void gvrt_mark_more(GvrtMeter *m);
 
 /* ---- rng.c: the same bits on every plan ---- */
 uint64_t gvrt_key(uint64_t seed, const char *name);

@@ -313,6 +313,9 @@ bool source_rows(const Source *s, unsigned char *slot, int64_t first, Err *e);
 /* Zeroes an input: all of it that this rank has. */
 void input_blank(const GvrtProgram *p, const GvrtInput *x, unsigned char *slot);
 
+/* Anything that is in range, where there is no source: programs that are only timed. */
+void input_draw(const GvrtProgram *p, unsigned char *slot, uint64_t first);
+
 /* ---- checkpoint.c ---- */
 enum { RT_KEEP = 3 }; /* checkpoints kept */
 
@@ -367,6 +370,27 @@ void progress_eval(Progress *g, uint64_t step, const double *reports, int64_t ba
 void progress_event(Progress *g, const char *event, uint64_t step, const char *path);
 void progress_break(Progress *g); /* ends the line that is rewritten in place, if one is */
 
+/* ---- meter.c: programs that time what they run ---- */
+enum { METER_STEPS = 64, METER_WARM = 2 /* steps that are not counted */ };
+
+typedef struct Meters {
+	double *mean;   /* [nmeters][METER_STEPS] ns of a call, of the last steps */
+	double *step;   /* [METER_STEPS] ns of each whole */
+	int64_t *calls; /* [nmeters] of a step */
+	uint64_t steps; /* counted */
+	int64_t begun;  /* of the step at hand */
+} Meters;
+
+void meters_start(Meters *x, Pool *pool, const GvrtProgram *p);
+void meters_begin(Meters *x, const GvrtProgram *p); /* a step */
+void meters_end(Meters *x, const GvrtProgram *p,
+		uint64_t done); /* steps of this run, this one included */
+/* The step to end with, so that $GVRT_METER_SECONDS are filled; known once the warm-up is over. */
+uint64_t meters_last(const Meters *x, Comm *comm, const GvrtProgram *p, uint64_t step,
+		     uint64_t last);
+/* To $GVRT_METERS.RANK; without it, the dearest to standard output, for people. */
+bool meters_write(const Meters *x, const GvrtProgram *p, const Place *at, bool people, Err *e);
+
 /* ---- train.c ---- */
 struct GvrtState {
 	const GvrtProgram *p;
@@ -383,6 +407,7 @@ struct GvrtState {
 	int stop;     /* the signal that ends the run: all ranks agree on the step */
 	Checkpoint checkpoint;
 	Progress progress;
+	Meters meters;
 	bool failed; /* a callback could not do its work: err says why */
 	Err err;
 };

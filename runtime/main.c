@@ -117,6 +117,7 @@ run_ranks(struct GvrtState *s)
 		train_complain(s);
 		return 1;
 	}
+	meters_start(&s->meters, &s->pool, s->p);
 	pool_seal(&s->pool);
 	train_signals(s->at.size);
 	int status = train_loop(&r, (uint64_t)o->steps);

@@ -83,6 +83,8 @@ static const struct {
      "several ranks: the line of progress is rewritten in place; make run sets it"},
     {"GVRT_TRAFFIC=FILE", "several ranks: writes what each sent in the last step to FILE.RANK"},
     {"GVRT_SYNC_SEND=1", "several ranks: messages over MPI are sent synchronously, for tests"},
+    {"GVRT_METERS=FILE", "made with --instrument: writes times of kernels to FILE.RANK"},
+    {"GVRT_METER_SECONDS=S", "made with --instrument: as many steps as take S seconds"},
     {"OPENBLAS_CORETYPE", "kernels of OpenBLAS (default: the widest this processor runs)"},
     {"OMP_NUM_THREADS", "threads, where --threads is not given"},
     {"OMP_PROC_BIND", "pinning of threads (default: pinned if they are as many as the cores)"},
@@ -192,7 +194,7 @@ check(Options *o, const GvrtProgram *p, Err *e)
 		return rt_fail(e, "--save-every needs --checkpoint DIR");
 	if (o->eval_every && !o->val_data)
 		return rt_fail(e, "--eval-every needs --val-data PATH");
-	if (o->steps > 0 && !o->data && p->ninputs > 0)
+	if (o->steps > 0 && !o->data && p->ninputs > 0 && !p->nmeters)
 		return rt_fail(e, "no training data: give --data PATH");
 	if (o->sample && (p->logits_at == -1 || p->seq <= 0))
 		return rt_fail(

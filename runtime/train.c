@@ -69,6 +69,10 @@ static void
 fetch(GvrtRun *r, const Source *data, unsigned char *slot, int64_t first)
 {
 	struct GvrtState *s = r->state;
+	if (!data->path) {
+		input_draw(s->p, slot, (uint64_t)first);
+		return;
+	}
 	if (!s->failed && source_rows(data, slot, first, &s->err)) return;
 	s->failed = true;
 	train_blank(slot, s->p);
@@ -249,6 +253,8 @@ finish(GvrtRun *r)
 	struct GvrtState *s = r->state;
 	int sig = s->stop;
 	progress_break(&s->progress);
+	if (!comm_agree(s->comm, meters_write(&s->meters, s->p, &s->at, !s->o->json && !s->o->quiet, &s->err), &s->err))
+		return 1;
 	if (s->checkpoint.dir && !s->checkpoint.current && !save(r)) return 1;
 	if (sig) {
 		rt_note("stopped by %s after step %llu%s", sig == SIGINT ? "SIGINT" : "SIGTERM",
@@ -277,6 +283,7 @@ train_loop(GvrtRun *r, uint64_t last)
 	progress_start(&s->progress, first, last);
 	if (!s->comm) s->stop = stop_signal;
 	while (ok && r->step < last && !s->stop) {
+		meters_begin(&s->meters, p);
 		begin_step(r, p, &t);
 		comm_mark(s->comm);
 		p->step(r);
@@ -285,6 +292,9 @@ train_loop(GvrtRun *r, uint64_t last)
 		p->update(r);
 		progress_step(&s->progress, r, s->sums, p);
 		r->step++;
+		meters_end(&s->meters, p, r->step - first);
+		if (r->step == first + METER_WARM + 1)
+			last = meters_last(&s->meters, s->comm, p, r->step, last);
 		if (r->step == last)
 			ok = comm_agree(s->comm, comm_traffic(s->comm, &s->err), &s->err);
 		ok = ok && after_step(r, last);

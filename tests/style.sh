@@ -38,10 +38,14 @@ deps) # who may include whom; who may allocate or exit
 	;;
 man) # the manual pages parse, and name every option that --help names
 	command -v mandoc >/dev/null || { echo "mandoc is not installed"; exit 77; }
-	mandoc -T lint -W error frontend/galvatronc.1 || bad=1
-	for o in $("$GV" --help | sed -n 's/^  \(--\{0,1\}[a-z-]*\).*/\1/p'); do
-		mandoc -T ascii frontend/galvatronc.1 | sed 's/.\x08//g' | grep -qF -- "$o" || complain "frontend/galvatronc.1 lacks $o"
-	done
+	man() { # PAGE PROGRAM
+		mandoc -T lint -W error "$1" || bad=1
+		for o in $("$2" --help | sed -n 's/^  \(--\{0,1\}[a-z-]*\).*/\1/p'); do
+			mandoc -T ascii "$1" | sed 's/.\x08//g' | grep -qF -- "$o" || complain "$1 lacks $o"
+		done
+	}
+	man frontend/galvatronc.1 "$GV"
+	man runtime/gvprof/gvprof.1 "${GV%/*}/gvprof"
 	;;
 esac
 exit $bad
