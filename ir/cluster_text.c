@@ -175,10 +175,11 @@ efficiency_line(Hw *h, Device *d, Kind *k)
 		if (!(d->eff[e] >= 0 && d->eff[e] <= 1e18))
 			return scan_fail(&value, "%s cannot be below 0 or beyond 1e18",
 					 eff_str[e]);
-		if (hw_eff[e].part && !(d->eff[e] <= 1 && (d->eff[e] > 0 || e == EF_overlap)))
+		if (hw_eff[e].part &&
+		    !(d->eff[e] <= 1 && (d->eff[e] > 0 || hw_eff[e].part == 2)))
 			return scan_fail(
 			    &value, "%s is a part of a whole: %s1; it is the %s", eff_str[e],
-			    e == EF_overlap ? "0 to " : "above 0, at most ", hw_eff[e].doc);
+			    hw_eff[e].part == 2 ? "0 to " : "above 0, at most ", hw_eff[e].doc);
 	} while (!scan_at_end(&h->s));
 	return true;
 }

@@ -8,105 +8,142 @@
  */
 #include "passes/passes.h"
 
-typedef double FlopsRule(const Module *m, const Body *b, const Op *op);
+/* Whose ops are counted, and how long their axes are: as the mesh says, or `at`, by axis. */
+typedef struct Local {
+	const Module *m;
+	const Body *b;
+	const Mesh *mesh;
+	const int64_t *at;
+} Local;
+
+typedef double FlopsRule(const Local *l, const Op *op);
 
 static double
-flops_none(const Module *m, const Body *b, const Op *op)
+extent_of(const Local *l, const Type *t, int k)
 {
-	(void)m, (void)b, (void)op;
+	return l->at ? (double)l->at[t->ax[k].a.i] : (double)type_extent(l->m, l->mesh, t, k);
+}
+
+/* Elements; of state of which a rank has a range (ZeRO), that range. */
+static double
+count_of(const Local *l, const Type *t)
+{
+	double n = 1;
+	for (int k = 0; k < t->n; k++)
+		n *= extent_of(l, t, k);
+	return t->flat ? n / ir_degree(l->mesh, t->flat) : n;
+}
+
+static double
+bytes_of(const Local *l, const Type *t)
+{
+	return count_of(l, t) * dtype_bytes(t->dt);
+}
+
+static double
+flops_none(const Local *l, const Op *op)
+{
+	(void)l, (void)op;
 	return 0;
 }
 
 /* Elements of the union of the axes of two types. */
 static double
-union_count(const Module *m, const Mesh *mesh, const Type *x, const Type *y)
+union_count(const Local *l, const Type *x, const Type *y)
 {
-	double n = (double)type_count(m, mesh, x);
+	double n = count_of(l, x);
 	for (int k = 0; k < y->n; k++)
-		if (type_find(x, y->ax[k].a) < 0) n *= (double)type_extent(m, mesh, y, k);
+		if (type_find(x, y->ax[k].a) < 0) n *= extent_of(l, y, k);
 	return n;
 }
 
 static double
-flops_dot(const Module *m, const Body *b, const Op *op)
+flops_dot(const Local *l, const Op *op)
 {
-	return 2 *
-	       union_count(m, ir_mesh(m, b), val_type(b, op->in[0]), val_type(b, op->in[1]));
+	return 2 * union_count(l, val_type(l->b, op->in[0]), val_type(l->b, op->in[1]));
+}
+
+/* Sum of min(i, k) for i in 0 .. n, i < n; k >= 0. */
+static double
+ramp(double n, double k)
+{
+	if (n <= 0) return 0;
+	return n <= k ? n * (n - 1) / 2 : k * (k - 1) / 2 + (n - k) * k;
+}
+
+/* Pairs of query i < q and key j < k with j <= i + hi: query i has i + hi + 1 keys, or none, or all. */
+static double
+pairs_below(double q, double k, double hi)
+{
+	return ramp(q + hi + 1, k) - ramp(hi + 1, k);
 }
 
 /* Pairs (query, key) with lo <= key - query <= hi among q queries and k keys. */
 static double
-band_pairs(int64_t q, int64_t k, const Op *op)
+band_pairs(double q, double k, const Op *op)
 {
 	const Attr *lo = attr_find(op, AK_lo), *hi = attr_find(op, AK_hi);
-	if (!lo && !hi) return (double)q * (double)k;
-	double pairs = 0;
-	for (int64_t i = 0; i < q; i++) {
-		int64_t from = lo && i + lo->i > 0 ? i + lo->i : 0;
-		int64_t to = hi && i + hi->i < k - 1 ? i + hi->i : k - 1;
-		if (to >= from) pairs += (double)(to - from + 1);
-	}
-	return pairs;
+	double to = hi ? pairs_below(q, k, (double)hi->i) : q * k;
+	double from = lo ? pairs_below(q, k, (double)lo->i - 1) : 0;
+	return to > from ? to - from : 0;
 }
 
 /* Scores an attention looks at, over all carried axes. */
 static double
-attention_scores(const Module *m, const Body *b, const Op *op)
+attention_scores(const Local *l, const Op *op)
 {
-	const Mesh *mesh = ir_mesh(m, b);
-	const Type *q = val_type(b, op->in[0]), *k = val_type(b, op->in[1]);
+	const Type *q = val_type(l->b, op->in[0]), *k = val_type(l->b, op->in[1]);
 	const AxisList *feat = attr_axes(op, AK_feat), *keys = attr_axes(op, AK_keys);
 	const Attr *query = attr_find(op, AK_query);
-	double n = union_count(m, mesh, q, k);
+	double n = union_count(l, q, k);
 	for (int i = 0; i < feat->n; i++)
-		n /= (double)type_extent(m, mesh, q, type_find(q, feat->a[i]));
+		n /= extent_of(l, q, type_find(q, feat->a[i]));
 	if (!query || keys->n != 1) return n;
-	int64_t nq = type_extent(m, mesh, q, type_find(q, query->axis));
-	int64_t nk = type_extent(m, mesh, k, type_find(k, keys->a[0]));
-	return n / ((double)nq * (double)nk) * band_pairs(nq, nk, op);
+	double nq = extent_of(l, q, type_find(q, query->axis));
+	double nk = extent_of(l, k, type_find(k, keys->a[0]));
+	return n / (nq * nk) * band_pairs(nq, nk, op);
 }
 
 static double
-feature_count(const Module *m, const Body *b, const Op *op)
+feature_count(const Local *l, const Op *op)
 {
-	const Type *q = val_type(b, op->in[0]);
+	const Type *q = val_type(l->b, op->in[0]);
 	const AxisList *feat = attr_axes(op, AK_feat);
 	double n = 1;
 	for (int i = 0; i < feat->n; i++)
-		n *= (double)type_extent(m, ir_mesh(m, b), q, type_find(q, feat->a[i]));
+		n *= extent_of(l, q, type_find(q, feat->a[i]));
 	return n;
 }
 
 /* Axes of v that are neither keys nor carried are its features; without attributes for them
  * we count what q lacks. */
 static double
-value_count(const Module *m, const Body *b, const Op *op)
+value_count(const Local *l, const Op *op)
 {
-	const Type *v = val_type(b, op->in[2]), *k = val_type(b, op->in[1]),
-		   *q = val_type(b, op->in[0]);
+	const Type *v = val_type(l->b, op->in[2]), *k = val_type(l->b, op->in[1]),
+		   *q = val_type(l->b, op->in[0]);
 	const AxisList *feat = attr_axes(op, AK_feat);
 	double n = 1;
 	for (int i = 0; i < v->n; i++) {
 		Axis a = v->ax[i].a;
 		bool own = axes_has(feat, a) || (type_find(k, a) < 0 && type_find(q, a) < 0);
-		if (own) n *= (double)type_extent(m, ir_mesh(m, b), v, i);
+		if (own) n *= extent_of(l, v, i);
 	}
 	return n;
 }
 
 static double
-flops_attention(const Module *m, const Body *b, const Op *op)
+flops_attention(const Local *l, const Op *op)
 {
-	return 2 * attention_scores(m, b, op) *
-	       (feature_count(m, b, op) + value_count(m, b, op));
+	return 2 * attention_scores(l, op) * (feature_count(l, op) + value_count(l, op));
 }
 
 /* dq, dk, dv and the two products they come from; the scores are made again, which is
  * recomputation, not the model's. */
 static double
-flops_attention_grad(const Module *m, const Body *b, const Op *op)
+flops_attention_grad(const Local *l, const Op *op)
 {
-	return 2 * flops_attention(m, b, op);
+	return 2 * flops_attention(l, op);
 }
 
 #define flops_const          flops_none
@@ -178,11 +215,11 @@ static FlopsRule *const flops_rule[OP_COUNT] = {
 
 /* Elementwise operations in simple ones: what calls exp or draws random numbers is about ten of them. */
 static double
-loops_of(const Module *m, const Body *b, const Op *op)
+loops_of(const Local *l, const Op *op)
 {
 	enum { DEAR = 10 };
 	if (!(op_info[op->code].flags & (OF_EW | OF_RNG))) return 0;
-	double n = (double)type_count(m, ir_mesh(m, b), val_type(b, op->out[0]));
+	double n = count_of(l, val_type(l->b, op->out[0]));
 	switch (op->code) {
 	case OP_exp:
 	case OP_log:
@@ -197,39 +234,53 @@ loops_of(const Module *m, const Body *b, const Op *op)
 	}
 }
 
-/* touched[v] == stamp: this kernel has read or made v. */
-static void
-count_op(const Module *m, const Body *b, const Op *op, uint32_t *touched, uint32_t stamp,
-	 Cost *c)
+/* touched[v] == stamp: this kernel has read or made v. Of what it gathers from, an op reads no more than it makes. */
+static double
+moved_by(const Local *l, const Op *op, uint32_t *touched, uint32_t stamp)
 {
-	const Mesh *mesh = ir_mesh(m, b);
-	c->flops += flops_rule[op->code](m, b, op);
-	c->loops += loops_of(m, b, op);
+	const ValDef *vals = l->b->vals;
+	double moved = 0;
 	for (int i = 0; i < op->nin; i++) {
 		uint32_t v = op->in[i].i;
 		bool again = op->kernel && touched[v] == stamp;
 		touched[v] = stamp;
-		if (!again && b->vals[v].space != SP_local)
-			c->moved += type_bytes(m, mesh, &b->vals[v].type);
+		if (again || vals[v].space == SP_local) continue;
+		double bytes = bytes_of(l, &vals[v].type);
+		double made = bytes_of(l, &vals[op->out[0].i].type);
+		moved += op->code == OP_gather && i == 0 && made < bytes ? made : bytes;
 	}
 	for (int r = 0; r < op->nout; r++) {
-		const ValDef *v = &b->vals[op->out[r].i];
+		const ValDef *v = &vals[op->out[r].i];
 		touched[op->out[r].i] = stamp;
 		if (op->out[r].i && v->space != SP_local && v->space != SP_alias)
-			c->moved += type_bytes(m, mesh, &v->type);
+			moved += bytes_of(l, &v->type);
 	}
+	return moved;
+}
+
+static bool
+makes_nothing(const Body *b, const Op *op)
+{
+	for (int r = 0; r < op->nout; r++)
+		if (op->out[r].i && b->vals[op->out[r].i].space != SP_alias) return false;
+	return true;
 }
 
 /* A kernel reads what several of its ops share once, and does not read what it made. */
 Cost
 cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end, uint32_t *touched,
-	    uint32_t stamp)
+	    uint32_t stamp, const int64_t *at)
 {
+	Local l = {m, b, ir_mesh(m, b), at};
 	Cost c = {0};
 	uint32_t i = first, kernel = b->ops[first].kernel;
-	do
-		count_op(m, b, &b->ops[i++], touched, stamp, &c);
-	while (kernel && i < b->nops && b->ops[i].kernel == kernel);
+	do {
+		const Op *op = &b->ops[i++];
+		if (makes_nothing(b, op)) continue; /* a view */
+		c.flops += flops_rule[op->code](&l, op);
+		c.loops += loops_of(&l, op);
+		c.moved += moved_by(&l, op, touched, stamp);
+	} while (kernel && i < b->nops && b->ops[i].kernel == kernel);
 	*end = i;
 	return c;
 }
@@ -243,7 +294,7 @@ cost_body(const Module *m, const Body *b)
 	for (uint32_t i = 0, end; i < b->nops; i = end) {
 		end = i + 1;
 		if (op_info[b->ops[i].code].flags & OF_COMM) continue;
-		Cost c = cost_kernel(m, b, i, &end, touched, ++stamp);
+		Cost c = cost_kernel(m, b, i, &end, touched, ++stamp, NULL);
 		sum.flops += c.flops;
 		sum.loops += c.loops;
 		sum.moved += c.moved;

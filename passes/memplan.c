@@ -12,8 +12,7 @@
  */
 #include "passes/passes.h"
 
-typedef struct Walk {
-	Ctx *c;
+typedef struct MemWalk {
 	const Module *m;
 	const Stage *stage;
 	const Memory *x;
@@ -263,26 +262,47 @@ find_readers(Walk *w)
 	}
 }
 
-static int64_t
-live_bytes(Ctx *c, const Module *m, uint32_t stage)
+MemWalk *
+mem_walk(const Module *m, uint32_t stage, Arena *tmp)
 {
 	const Memory *x = &m->mem[stage];
 	uint32_t n = m->ninsts + 1;
-	Walk w = {.c = c, .m = m, .stage = &m->plan.stages[stage], .x = x};
-	w.slots = w.stage->slots ? w.stage->slots : 1;
-	w.cot_alive = NEW_N(c->tmp, bool, x->ncot + 1);
-	w.frames = NEW_N(c->tmp, uint32_t, n);
-	w.sends = NEW_N(c->tmp, uint32_t, n);
-	w.left = NEW_N(c->tmp, uint32_t, n);
-	w.last_user = NEW_N(c->tmp, uint32_t, n);
-	find_readers(&w);
-	w.base = x->slots + layout_inputs_bytes(m, stage) * w.slots;
-	walk(&w, 0, w.stage->nactions, 0);
+	Walk *w = NEW(tmp, Walk);
+	*w = (Walk){.m = m, .stage = &m->plan.stages[stage], .x = x};
+	w->slots = w->stage->slots ? w->stage->slots : 1;
+	w->cot_alive = NEW_N(tmp, bool, x->ncot + 1);
+	w->frames = NEW_N(tmp, uint32_t, n);
+	w->sends = NEW_N(tmp, uint32_t, n);
+	w->left = NEW_N(tmp, uint32_t, n);
+	w->last_user = NEW_N(tmp, uint32_t, n);
+	find_readers(w);
+	w->base = x->slots + layout_inputs_bytes(m, stage) * w->slots;
+	return w;
+}
+
+int64_t
+mem_walk_action(MemWalk *w, const Action *a, int64_t *during)
+{
+	w->most = 0;
+	if (a->kind == ACT_body) run_body(w, a->bk, a->inst);
+	if (a->kind == ACT_start || a->kind == ACT_wait)
+		run_comm(w, a->kind == ACT_start, a->comm, a->inst);
+	if (a->kind == ACT_end) end_turn(w);
+	note(w, 0);
+	*during = w->most;
+	return w->base + w->now;
+}
+
+static int64_t
+live_bytes(Ctx *c, const Module *m, uint32_t stage)
+{
+	Walk *w = mem_walk(m, stage, c->tmp);
+	walk(w, 0, w->stage->nactions, 0);
 	if (m->const_body) {
-		int64_t once = x->slots + m->bodies[m->const_body].live_bytes;
-		if (once > w.most) w.most = once;
+		int64_t once = m->mem[stage].slots + m->bodies[m->const_body].live_bytes;
+		if (once > w->most) w->most = once;
 	}
-	return w.most;
+	return w->most;
 }
 
 bool

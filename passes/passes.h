@@ -311,14 +311,13 @@ void pack_bodies(Ctx *c, const Module *m, Body *const body[BK_COUNT]);
 typedef struct Cost {
 	double flops; /* contractions only, 2 per multiply-add */
 	double loops; /* elementwise operations */
-	int64_t
-	    moved; /* bytes of operands and results, each once a kernel; collectives apart */
+	double moved; /* bytes of operands and results, each once a kernel; collectives apart */
 } Cost;
 Cost cost_body(const Module *m, const Body *b);
 /* Of the kernel that op `first` begins, *end one past its last op. touched[b->nvals] holds no value >= stamp but of calls
- * with a lower one; it is written. */
+ * with a lower one; it is written. at[axis]: extents other than the body's; NULL. */
 Cost cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end,
-		 uint32_t *touched, uint32_t stamp);
+		 uint32_t *touched, uint32_t stamp, const int64_t *at);
 
 /* layout.c: frames and sections, read by sched (is a loop affine?) and written by mem */
 
@@ -380,5 +379,11 @@ bool pass_sched(Ctx *c, Module *m);
 
 /* LV_sched -> LV_mem. */
 bool pass_mem(Ctx *c, Module *m);
+
+/* How many bytes are alive while a stage's table runs, one action after the other, loops spelled out. requires: LV_mem */
+typedef struct MemWalk MemWalk;
+MemWalk *mem_walk(const Module *m, uint32_t stage, Arena *tmp);
+/* Bytes alive after an action (ACT_end: of a turn over microbatches); *during: at most, while it runs. */
+int64_t mem_walk_action(MemWalk *w, const Action *a, int64_t *during);
 
 #endif

@@ -3,14 +3,40 @@
  */
 #include "passes/price_parts.h"
 
+/* Is a device as fast as another one? Equal inputs give equal numbers. */
+static bool
+as_fast(const Device *a, const Device *b)
+{
+	for (int k = 0; k < DT_COUNT; k++)
+		if (a->flops[k] != b->flops[k]) return false;
+	return a->bytes == b->bytes && a->loops == b->loops;
+}
+
+/* What the profile's device was when it was measured. */
+static void
+set_then(Price *p, const Cluster *given)
+{
+	const Profile *f = p->profile;
+	const Cluster *c = given ? price_share(p->a, given, f->ranks, f->threads)
+				 : price_host(p->a, f->ranks, f->threads);
+	uint32_t kind = 0;
+	while (kind + 1 < c->ndevice && f->device && c->device[kind].name != f->device)
+		kind++;
+	p->then = c->device[kind];
+	p->as_then = as_fast(&p->then, &p->cluster->device[kind]);
+}
+
 Price *
 price_new(Arena *a, const Cluster *cluster, const Profile *profile, uint32_t ranks,
 	  uint32_t threads)
 {
 	Price *p = NEW(a, Price);
 	p->a = a;
-	p->cluster = cluster ? cluster : price_host(a, ranks, threads);
+	p->cluster =
+	    cluster ? price_share(a, cluster, ranks, threads) : price_host(a, ranks, threads);
 	p->profile = profile;
+	price_shapes_new(p);
+	if (profile) set_then(p, cluster);
 	return p;
 }
 
@@ -31,10 +57,7 @@ price_sources(const Price *p)
 static uint32_t
 mesh_ranks(const Mesh *mesh)
 {
-	uint32_t n = 1;
-	for (int k = 1; mesh && k < mesh->n; k++)
-		n *= mesh->ax[k].degree;
-	return n;
+	return ir_degree(mesh, ~0u);
 }
 
 int64_t
@@ -43,22 +66,38 @@ price_kernel(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t 
 {
 	int64_t most = 0;
 	uint32_t kinds = price_kinds(p, device, mesh_ranks(ir_mesh(m, b)));
-	for (uint32_t k = 0; k < p->cluster->ndevice; k++) {
+	for (uint32_t k = 0; kinds >> k; k++) {
 		int64_t t = kinds >> k & 1 ? price_kernel_on(p, m, b, first, end, k) : 0;
 		if (t > most) most = t;
 	}
 	return most;
 }
 
+/* The host issues kernels ahead of the device: a body takes the longer of all launches and all kernels. */
+static int64_t
+compute_on(Price *p, const Module *m, const Body *b, uint32_t kind)
+{
+	int64_t sum = 0, launches = 0;
+	for (uint32_t i = 0, end; i < b->nops; i = end) {
+		end = i + 1;
+		if (op_info[b->ops[i].code].flags & OF_COMM) continue;
+		int64_t t = price_kernel_on(p, m, b, i, &end, kind);
+		sum += t;
+		launches += t > 0;
+	}
+	int64_t issued = price_round((double)launches * p->cluster->device[kind].launch);
+	return sum > issued ? sum : issued;
+}
+
 static int64_t
 op_comm(const Price *p, const Module *m, const Body *b, const Op *op, uint32_t device)
 {
-	const Mesh *mesh = ir_mesh(m, b);
-	const Attr *over = attr_find(op, AK_over);
-	if (!mesh || !over) return 0;
 	static const PrimKind kind[OP_COUNT] = {[OP_all_gather] = PR_all_gather,
 						[OP_reduce_scatter] = PR_reduce_scatter,
 						[OP_all_to_all] = PR_all_to_all};
+	const Mesh *mesh = ir_mesh(m, b);
+	const Attr *over = attr_find(op, AK_over);
+	if (!mesh || !over || !(op_info[op->code].flags & OF_COMM)) return 0;
 	Shape s = price_shape(p, mesh, (unsigned)over->i, device);
 	int64_t bytes = type_bytes(m, mesh, val_type(b, op->in[0]));
 	if (op->code == OP_all_gather) bytes *= s.ranks;
@@ -69,47 +108,39 @@ BodyPrice
 price_body(Price *p, const Module *m, const Body *b, uint32_t device)
 {
 	BodyPrice sum = {0};
+	uint32_t kinds = price_kinds(p, device, mesh_ranks(ir_mesh(m, b)));
+	for (uint32_t k = 0; kinds >> k; k++) {
+		int64_t t = kinds >> k & 1 ? compute_on(p, m, b, k) : 0;
+		if (t > sum.compute) sum.compute = t;
+	}
+	for (uint32_t i = 0; i < b->nops; i++)
+		sum.comm += op_comm(p, m, b, &b->ops[i], device);
+	return sum;
+}
+
+BodyPrice
+price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_t kind)
+{
+	BodyPrice sum = {0};
 	for (uint32_t i = 0, end; i < b->nops; i = end) {
 		end = i + 1;
 		if (op_info[b->ops[i].code].flags & OF_COMM)
 			sum.comm += op_comm(p, m, b, &b->ops[i], device);
 		else
-			sum.compute += price_kernel(p, m, b, i, &end, device);
+			sum.compute += price_kernel_on(p, m, b, i, &end, kind);
 	}
 	return sum;
 }
 
 /* ---- primitives ---- */
 
-static int64_t
-exchange(const Price *p, const Module *m, const Prim *prim)
-{
-	int64_t most = 0;
-	for (int sending = 0; sending < 2; sending++) {
-		const Side *side = sending ? &prim->from : &prim->to;
-		const Stage *s = &m->plan.stages[side->stage];
-		uint32_t step = 1 + s->ranks / 64;
-		for (uint32_t r = s->rank; r < s->rank + s->ranks; r += step) {
-			Arena *tmp = arena_new();
-			Piece *piece;
-			int64_t ns = 0;
-			uint32_t n = ir_pieces(m, prim, r, sending, tmp, &piece);
-			for (uint32_t i = 0; i < n; i++)
-				ns += price_message(p, piece[i].count * dtype_bytes(prim->dt),
-						    piece[i].from, piece[i].to, 1);
-			if (ns > most) most = ns;
-			arena_free(tmp);
-		}
-	}
-	return most;
-}
-
 int64_t
 price_prim(Price *p, const Module *m, const CommTable *t, uint32_t stage, const Prim *prim)
 {
-	if (prim->kind == PR_exchange) return exchange(p, m, prim);
+	if (prim->kind == PR_exchange) return price_exchange(p, m, prim);
 	const Stage *st = &m->plan.stages[stage];
-	CommGroup world = {.n = 1, .d = {{1, m->plan.ranks}}};
+	CommGroup world = {.n = m->plan.ranks > 1, .d = {{1, m->plan.ranks}}};
+	if (prim->comm < 0) return 0;
 	Shape s = prim->comm == 0
 		      ? price_group(p, &world, 0, m->plan.ranks)
 		      : price_group(p, &t->group[(uint32_t)prim->comm * t->nstages + stage],

@@ -20,7 +20,7 @@ Price *price_new(Arena *a, const Cluster *cluster, const Profile *profile, uint3
 		 uint32_t threads);
 const Cluster *price_cluster(const Price *p);
 uint32_t price_cores(void); /* of the machine at hand that this process may use */
-/* How many kernels were priced by a profile's own point, by interpolation, by roofline. */
+/* How many kernels were priced by a profile's own point, from others of its family, by roofline. */
 typedef struct PriceSources {
 	uint64_t exact, between, roofline;
 } PriceSources;
@@ -48,6 +48,9 @@ typedef struct BodyPrice {
 } BodyPrice; /* one after the other, unless the device overlaps */
 /* `device`: of the first rank of the body's mesh; the slowest kind among its ranks counts. */
 BodyPrice price_body(Price *p, const Module *m, const Body *b, uint32_t device);
+/* ... computing on a device of that kind. */
+BodyPrice price_body_on(Price *p, const Module *m, const Body *b, uint32_t device,
+			uint32_t kind);
 /* The kernel that op `first` begins, without launching anything else; *end as profile_key. */
 int64_t price_kernel(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t *end,
 		     uint32_t device);

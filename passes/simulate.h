@@ -56,8 +56,18 @@ typedef struct SimResult {
 	uint64_t steps; /* actions run */
 } SimResult;
 
+/* Prices of one's own, for tests. */
+typedef struct SimPrices {
+	void *arg;
+	const Cluster *cluster;
+	BodyPrice (*body)(void *arg, const Module *m, const Body *b, uint32_t kind);
+	int64_t (*prim)(void *arg, const Module *m, const CommTable *t, uint32_t stage,
+			const Prim *prim);
+} SimPrices;
+
 typedef struct SimOptions {
 	bool all_ranks, record;
+	const SimPrices *prices; /* NULL: Price's */
 } SimOptions;
 
 /* requires: LV_sched (memory curves: LV_mem). Never hangs: a table that cannot end is an ICE after the verifier. */

@@ -1,0 +1,106 @@
+/*
+ * simulate_turn.c - communication that ranks do themselves, with the cores they compute with: the host (slow_compute 0).
+ *
+ * As runtime/comm.c has it: a start says what is there and moves along all that is open, once, without waiting; who waits (for a
+ * request, in a collective of a body, for the norm) moves all that is open, by age, until what is waited for is complete; who computes
+ * moves nothing. Once all have begun it, each member of a collective has its share of the work to do, and
+ * so has who receives a message (between nodes, who sends it as well). A share takes the price, since a price is the
+ * time in which all of them do theirs side by side. It is complete when all shares are done.
+ */
+#include "passes/simulate_parts.h"
+
+void
+turn_look(Sim *s, Proc *p)
+{
+	p->scan = p->first;
+	p->partly = false;
+	p->blocked = false;
+	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
+}
+
+/* Something has changed. */
+void
+turn_wake(Sim *s, Proc *p)
+{
+	if (!p->blocked) return;
+	sim_idled(s, p);
+	turn_look(s, p);
+}
+
+static bool
+can_work(const Request *q)
+{
+	return q->begun && !q->worked && q->shares && q->ready == q->shares;
+}
+
+/* The next request with a share to do; after the last the first again, for who waits. */
+static Request *
+find_work(Proc *p)
+{
+	for (;;) {
+		for (Request *q = p->scan; q; q = q->next)
+			if (can_work(q)) return q;
+		p->scan = NULL;
+		if (!p->partly || p->now.kind == ACT_start) return NULL;
+		if (p->now.kind == ACT_wait ? p->waits->at == p->waits->start->n : p->free)
+			return NULL;
+		p->partly = false;
+		p->scan = p->first;
+	}
+}
+
+static void
+resume(Sim *s, Proc *p)
+{
+	sim_timer(s, s->now, 1, (SimTimer){.what = TM_run, .proc = (uint32_t)(p - s->proc)});
+}
+
+void
+turn_pass(Sim *s, Proc *p)
+{
+	Request *q = find_work(p);
+	if (q) {
+		p->state = PS_works;
+		p->scan = q;
+		p->from = s->now;
+		sim_timer(s, s->now + q->start->use[q->at]->ns, 0,
+			  (SimTimer){.what = TM_work, .proc = (uint32_t)(p - s->proc)});
+		return;
+	}
+	if (sim_may_begin(p)) {
+		sim_timer(s, s->now, 0,
+			  (SimTimer){.what = TM_begin, .proc = (uint32_t)(p - s->proc)});
+		return;
+	}
+	if (p->now.kind == ACT_start || (p->now.kind == ACT_wait && sim_waited(s, p))) {
+		resume(s, p);
+	} else if (p->now.kind != ACT_wait && p->free) {
+		sim_compute(s, p, p->gate->compute, p->gate->comm);
+	} else {
+		p->blocked = true;
+		p->idle = s->now;
+	}
+}
+
+void
+turn_worked(Sim *s, Proc *p)
+{
+	Request *q = p->scan;
+	const Use *u = q->start->use[q->at];
+	const Role *r = &q->role[q->at];
+	p->busy[u->what] += s->now - p->from;
+	sim_event(s, p, u->stream, u->what, u->inst, q->mb, p->from, s->now);
+	p->state = p->now.kind == ACT_wait    ? PS_waits
+		   : p->now.kind == ACT_start ? PS_runs
+					      : PS_gate;
+	p->scan = q->next;
+	p->partly = true;
+	q->worked = true;
+	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
+	uint32_t n = r->n;
+	for (uint32_t i = 0; i < n; i++) {
+		if (!r->part[i].works) continue;
+		Meeting *x = q->meet[i];
+		if (++x->worked == x->part->workers) sim_complete(s, x);
+	}
+}
