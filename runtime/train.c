@@ -253,7 +253,10 @@ finish(GvrtRun *r)
 	struct GvrtState *s = r->state;
 	int sig = s->stop;
 	progress_break(&s->progress);
-	if (!comm_agree(s->comm, meters_write(&s->meters, s->p, &s->at, !s->o->json && !s->o->quiet, &s->err), &s->err))
+	if (!comm_agree(
+		s->comm,
+		meters_write(&s->meters, s->p, &s->at, !s->o->json && !s->o->quiet, &s->err),
+		&s->err))
 		return 1;
 	if (s->checkpoint.dir && !s->checkpoint.current && !save(r)) return 1;
 	if (sig) {
