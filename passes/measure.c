@@ -1,8 +1,8 @@
 /*
  * measure.c - which programs gvprof has to run: few plans that have among them all kernels that any plan has.
  *
- * A candidate is a plan of one mesh and one strategy; the layers of a real plan are those of candidates, so its kernels are too.
- * Each is lowered and laid out, and the keys of its kernels are read off; then the plan with most keys that nobody has yet is
+ * A candidate is a plan of one mesh and one strategy, or one whose layers take turns in what they recompute and which ZeRO level they
+ * have; the layers of a real plan are those of candidates, so its kernels are too. Each is lowered and laid out, and the keys of its kernels are read off; then the plan with most keys that nobody has yet is
  * taken, until none is left. What differs only in how often a kernel runs costs nothing.
  */
 #include <inttypes.h>
@@ -11,13 +11,15 @@
 #include "passes/measure.h"
 #include "passes/search.h"
 
+enum { MIXES = RC_full + 1 }; /* layers of a class that differ in how much is recomputed */
+
 Module *
 measure_short(Ctx *c, Module *m)
 {
 	Classes classes;
 	uint32_t *at = NEW_N(c->perm, uint32_t, m->ninsts);
 	search_classes(m, c->perm, &classes);
-	return search_small(m, &classes, c->perm, at);
+	return search_short(m, &classes, c->perm, at, MIXES);
 }
 
 typedef struct Keys { /* of all candidates */
@@ -130,6 +132,36 @@ plan_of(const Cover *x, uint32_t stages, const Candidate *k, uint32_t mb)
 	return p;
 }
 
+/* Layers of a class take turns in recomputation and ZeRO, from `turn` on. */
+static void
+mix(const Cover *x, Plan *p, uint32_t turn, bool zero)
+{
+	Strategy one = p->runs[0];
+	const Module *m = x->m;
+	p->runs = NEW_N(x->a, Strategy, m->ninsts);
+	p->nruns = m->ninsts;
+	for (uint32_t i = 0, n = 0; i < m->ninsts; i++) {
+		n = i && m->insts[i - 1].type == m->insts[i].type ? n + 1 : turn;
+		p->runs[i] = one;
+		p->runs[i].first = i;
+		p->runs[i].count = 1;
+		p->runs[i].recompute = (Recompute)(n % MIXES);
+		p->runs[i].zero = zero ? (uint8_t)(n % 2) : 0;
+	}
+}
+
+static void
+try_mixed(Cover *x, uint32_t stages, uint32_t dp, uint32_t tp, uint32_t mb)
+{
+	for (uint8_t sp = 0; sp < (tp > 1 ? 2 : 1); sp++)
+		for (uint32_t turn = 0; turn < MIXES; turn++) {
+			Plan p =
+			    plan_of(x, stages, &(Candidate){.dp = dp, .tp = tp, .sp = sp}, mb);
+			mix(x, &p, turn, dp > 1);
+			try_plan(x, &p);
+		}
+}
+
 static void
 try_strategies(Cover *x, uint32_t stages, uint32_t dp, uint32_t tp, uint32_t mb)
 {
@@ -161,8 +193,11 @@ try_all(Cover *x)
 				continue;
 			for (int64_t mb = 1; mb <= batch; mb++)
 				if (batch % mb == 0 && batch / mb % dp == 0 &&
-				    (!x->c->microbatches || mb == x->c->microbatches))
+				    (!x->c->microbatches || mb == x->c->microbatches)) {
+					if (!x->c->recompute_given)
+						try_mixed(x, stages, dp, tp, (uint32_t)mb);
 					try_strategies(x, stages, dp, tp, (uint32_t)mb);
+				}
 		}
 	}
 }

@@ -69,6 +69,10 @@ void search_classes(const Module *m, Arena *a, Classes *out);
 /* A copy without most of the layers that repeat; at[old] is where a layer, or one like it, went. */
 Module *search_small(const Module *m, const Classes *classes, Arena *a, uint32_t *at);
 
+/* The same; `keep` >= 2 of equal layers in a row stay. */
+Module *search_short(const Module *m, const Classes *classes, Arena *a, uint32_t *at,
+		     uint32_t keep);
+
 /* search_cost.c */
 
 typedef struct Candidate { /* a strategy for a layer; index in Tree order */

@@ -106,14 +106,28 @@ keep_params(Module *m, Arena *a, const uint32_t *at)
 Module *
 search_small(const Module *from, const Classes *classes, Arena *a, uint32_t *at)
 {
+	return search_short(from, classes, a, at, 2);
+}
+
+/* Is layer i at least number `n` of equal ones in a row, counted from 0, and not the last? */
+static bool
+is_between(const Module *m, const Classes *c, uint32_t i, uint32_t n)
+{
+	if (i < n || i + 1 >= m->ninsts || c->of[i + 1] != c->of[i]) return false;
+	for (uint32_t k = 1; k <= n; k++)
+		if (c->of[i - k] != c->of[i]) return false;
+	return true;
+}
+
+Module *
+search_short(const Module *from, const Classes *classes, Arena *a, uint32_t *at, uint32_t keep)
+{
 	Module *m = ir_clone(from, a);
 	bool *shared = find_shared(from, a);
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < from->ninsts; i++) {
 		Instance *x = &m->insts[i];
-		bool between = i && i + 1 < from->ninsts &&
-			       classes->of[i - 1] == classes->of[i] &&
-			       classes->of[i + 1] == classes->of[i];
+		bool between = is_between(from, classes, i, keep - 1);
 		if (between && !shared[i] && hands_on(from, i)) {
 			at[i] = at[i - 1]; /* who reads its results reads those */
 			continue;
