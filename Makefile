@@ -5,6 +5,7 @@
 #   asan hard  the compiler under address and undefined-behaviour sanitizers; with every limit made hostile
 #   bench-host tokens per second against PyTorch on the same cores
 #   bench-ranks two ranks with one thread against one rank with two
+#   bench-predict predicted against measured step times of plans on this machine, after gvprof
 #   format     clang-format the sources (check fails if it would change one)
 #   clean      removes build/
 # V=1 shows the commands.
@@ -143,11 +144,15 @@ bench-host: all $(BUILD)/ceiling
 bench-ranks: all
 	$(Q)tests/bench/ranks.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-ranks)
 
+# Predicted against measured step times; needs mpirun and a quiet machine, takes under ten minutes.
+bench-predict: all
+	$(Q)tests/bench/predict.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-predict)
+
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-predict
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
