@@ -21,12 +21,13 @@
 #include "ir/ir.h"
 #include "passes/measure.h"
 #include "passes/passes.h"
+#include "passes/simulate.h"
 
 #ifndef GV_VERSION
 #define GV_VERSION "0.1"
 #endif
 
-enum { MOST_RANKS = 1 << 16 };
+enum { MOST_RANKS = 1 << 20 };
 
 static const char *
 base_name(const char *path)
@@ -86,7 +87,7 @@ fill_ctx(Ctx *c, const Options *o)
 	} else if (o->ranks) {
 		if (!parse_whole(o->ranks, 1, MOST_RANKS, &n))
 			return bad_value("--ranks", o->ranks,
-					 "auto or a whole number from 1 to 65536");
+					 "auto or a whole number from 1 to 1048576");
 		c->ranks = (uint32_t)n;
 	}
 	if (o->schedule) {
@@ -197,6 +198,7 @@ static int
 emit_level(const Options *o)
 {
 	if (!o->emit || strcmp(o->emit, "gir") == 0) return -1;
+	if (strcmp(o->emit, "cost") == 0) return LV_mem;
 	if (strcmp(o->emit, "plan-ir") == 0 || strcmp(o->emit, "strategy-json") == 0)
 		return LV_plan;
 	if (strcmp(o->emit, "measure") == 0) return o->plan ? LV_plan : LV_train;
@@ -215,6 +217,7 @@ run_passes(Ctx *c, const Options *o, Module **m, int level)
 			  .stop_after = o->stop_after,
 			  .roundtrip = o->roundtrip,
 			  .verify = true,
+			  .unproven = o->emit && strcmp(o->emit, "cost") == 0,
 			  .time = o->time,
 			  .explain = o->explain};
 	if (level >= 0 && !o->stop_after) {
@@ -233,8 +236,43 @@ run_passes(Ctx *c, const Options *o, Module **m, int level)
 	return pass_run_all(c, m, &po);
 }
 
+/* What a step is predicted to take. */
+typedef struct Predicted {
+	Price *price;
+	SimResult step;
+} Predicted;
+
+/* Simulates a step; writes --trace. False after diagnostics. */
+static bool
+predict(Ctx *c, const Options *o, Module *m, Predicted *out)
+{
+	if (m->level < LV_mem) {
+		diag_error(c->diag, (Loc){0},
+			   "--trace takes a program of level mem, this is %s",
+			   level_str[m->level]);
+		return false;
+	}
+	out->step = sim_predict(c, m, o->trace != NULL, c->perm, &out->price);
+	if (!o->trace) return true;
+	Buf b;
+	buf_init(&b, c->tmp);
+	sim_trace(m, &out->step, &b);
+	if (file_write(o->trace, b.s, b.n)) return true;
+	diag_error(c->diag, (Loc){0}, "cannot write %s: %s", o->trace, strerror(errno));
+	return false;
+}
+
 static void
-print_summary(const Ctx *c, const Module *m, const char *dir)
+print_cost(Ctx *c, const Module *m, const Predicted *x)
+{
+	Buf b;
+	buf_init(&b, c->tmp);
+	sim_cost(m, &x->step, x->price, &b);
+	fwrite(b.s, 1, b.n, stdout);
+}
+
+static void
+print_summary(const Ctx *c, const Module *m, const char *dir, const Predicted *x)
 {
 	Buf b;
 	buf_init(&b, c->tmp);
@@ -246,6 +284,7 @@ print_summary(const Ctx *c, const Module *m, const char *dir)
 		buf_puts(&b, "note    the model says bf16; on the host that is f32\n");
 	if (c->why) buf_printf(&b, "ranks   a step is predicted to take %s\n", c->why);
 	plan_summary(m, &b);
+	sim_summary(m, &x->step, x->price, &b);
 	if (m->plan.ranks > 1)
 		buf_printf(&b, "now:  make -C %s && mpirun -np %" PRIu32 " %s/stage_* --help\n",
 			   dir, m->plan.ranks, dir);
@@ -335,8 +374,8 @@ run(Ctx *c, const Options *o)
 		return bad_value(
 		    "--emit", o->emit,
 		    "ast, graph, train, plan, plan-ir, strategy-json, measure, spmd, sched, "
-		    "mem or gir");
-	if (!o->emit && !o->out && o->command == CMD_compile && !o->stop_after) {
+		    "mem, gir or cost");
+	if (!o->emit && !o->out && !o->trace && o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=plan or --emit=LEVEL prints one\n");
 		return 2;
@@ -357,6 +396,13 @@ run(Ctx *c, const Options *o)
 	if (o->command == CMD_eval) return interpret(c, o, m);
 	if (o->command == CMD_check) return check(c, o, m);
 	if (o->emit && strcmp(o->emit, "strategy-json") == 0) return emit_strategy(c, m);
+	Predicted x;
+	const bool cost = o->emit && strcmp(o->emit, "cost") == 0;
+	if ((cost || o->trace) && !predict(c, o, m, &x)) return 1;
+	if (cost) {
+		print_cost(c, m, &x);
+		return 0;
+	}
 	if (o->emit) {
 		Buf b;
 		buf_init(&b, c->tmp);
@@ -378,7 +424,9 @@ run(Ctx *c, const Options *o)
 	}
 	const CgOptions cg = {.dir = o->out, .metered = o->instrument};
 	if (!cg_emit(c, m, &cg)) return 1;
-	if (!o->quiet) print_summary(c, m, o->out);
+	if (o->quiet) return 0;
+	if (!o->trace && !predict(c, o, m, &x)) return 1;
+	print_summary(c, m, o->out, &x);
 	return 0;
 }
 

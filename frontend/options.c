@@ -56,7 +56,10 @@ static const OptDef defs[] = {
     {"--emit", "WHAT", TEXT(emit),
      "print ast, plan (a file for --plan), strategy-json (the plan as Galvatron writes "
      "it), measure (plans that gvprof runs), the program at level graph, train, plan-ir, "
-     "spmd, sched, mem or gir (as far as it went), and stop"},
+     "spmd, sched, mem or gir (as far as it went), or cost (what a step is predicted to "
+     "take), and stop"},
+    {"--trace", "FILE", TEXT(trace),
+     "write a simulated step there, a Chrome trace (JSON) of every stage"},
     {"--stop-after", "PASS", TEXT(stop_after), "stop there; with --emit=gir print the module"},
     {"-d", "PASS,..", TEXT(dump),
      "print the module after these passes (all: every one) on stderr"},

@@ -13,6 +13,7 @@ struct Options {
 	const char *file;   /* .gdl, or a dump of any level (.gir) */
 	const char *out;    /* -o DIR */
 	const char *target; /* "host" */
+	const char *trace;  /* --trace FILE */
 	const char *emit;   /* ast, a level, plan (its text) or plan-ir; NULL: programs */
 	const char *stop_after, *dump, *dump_dir;
 	const char *plan, *cluster, *profile;

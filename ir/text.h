@@ -14,7 +14,7 @@ enum {
 	MAX_COUNT = 1 << 20,     /* values of a body, actions, layers, parameters ... */
 	MAX_PORT = 1 << 10,      /* arguments, results, rates of one layer type */
 	MAX_MB = 1 << 16,        /* microbatches */
-	MAX_RANKS = 1 << 16,
+	MAX_RANKS = 1 << 20,
 	MAX_TYPES = 1 << 12, /* layer types */
 	MAX_MESHES = 1 << 10,
 };

@@ -101,7 +101,8 @@ typedef struct PassOptions {
 	const char *dump_dir;   /* --dump-dir: NN-NAME.gir after every pass; NULL = none */
 	const char *stop_after; /* a pass; NULL = run all */
 	bool roundtrip, time, verify;
-	bool explain; /* the plan pass says on stdout what it tried and why it chose */
+	bool unproven; /* no proof of action tables and memory: for costs, never for programs */
+	bool explain;  /* the plan pass says on stdout what it tried and why it chose */
 } PassOptions;
 
 /* Runs the passes from the module's level on; *m may be another module afterwards (round

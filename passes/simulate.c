@@ -229,3 +229,16 @@ simulate(Ctx *c, const Module *m, Price *p, const SimOptions *o, Arena *a)
 	arena_free(s.tmp);
 	return s.r;
 }
+
+SimResult
+sim_predict(Ctx *c, Module *m, bool record, Arena *a, Price **price)
+{
+	const Plan *plan = &m->plan;
+	const Cluster *x = c->cluster && plan->nnodes
+			       ? cluster_order(c->cluster, a, plan->nodes, plan->nnodes)
+			       : c->cluster;
+	*price = price_new(a, x, c->profile, plan->ranks, plan->threads);
+	SimResult r = simulate(c, m, *price, &(SimOptions){.record = record}, a);
+	m->plan.time = r.step;
+	return r;
+}

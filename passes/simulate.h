@@ -72,7 +72,15 @@ typedef struct SimOptions {
 
 /* requires: LV_sched (memory curves: LV_mem). Never hangs: a table that cannot end is an ICE after the verifier. */
 SimResult simulate(Ctx *c, const Module *m, Price *p, const SimOptions *o, Arena *a);
+/* With prices of the context's machine, which it makes; sets the plan's predicted time. */
+SimResult sim_predict(Ctx *c, Module *m, bool record, Arena *a, Price **price);
 /* Chrome trace (JSON array format of chrome://tracing, Perfetto): process = stage, thread = stream; memory as counters. */
 void sim_trace(const Module *m, const SimResult *r, Buf *out);
+/* For scripts, as `key value`: step_ns first; one line a stage; how many kernels were measured. requires: LV_mem */
+void sim_cost(const Module *m, const SimResult *r, const Price *p, Buf *out);
+/* For people, a line: what a step takes, and the stage with most to do. */
+void sim_summary(const Module *m, const SimResult *r, const Price *p, Buf *out);
+/* Bytes that a rank of a stage takes in all: the arena, what its device reserves, communicators. requires: LV_mem */
+int64_t sim_rank_bytes(const Module *m, const Price *p, uint32_t stage);
 
 #endif

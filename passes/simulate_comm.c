@@ -452,7 +452,7 @@ sim_tracks(Sim *s)
 		Start *t = s->starts[i];
 		uint32_t classes = s->stage[t->stage].nprocs;
 		t->role = NEW_N(s->tmp, Role, (size_t)classes * t->n + 1);
-		t->open = NEW_N(s->tmp, Request *, classes);
+		t->open = NEW_N(s->tmp, struct Open, classes);
 		for (uint32_t k = 0; k < t->n; k++)
 			find_use(s, t, k);
 	}

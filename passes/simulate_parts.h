@@ -98,7 +98,9 @@ typedef struct Start { /* what an ACT_start of a stage begins */
 	uint32_t line[MAX_PRIMS]; /* of the stage: a communicator, or a channel */
 	Role *role;               /* [classes of the stage * n] */
 	uint32_t most;            /* parts of a role */
-	struct Request **open;    /* [classes]: begun, not waited for, by age */
+	struct Open {
+		struct Request *first, *last;
+	} * open; /* [classes]: begun, not waited for, by age */
 	struct Request *spare;
 } Start;
 
@@ -121,14 +123,13 @@ typedef struct Request { /* of a process */
 	const Role *role; /* [start->n] */
 	uint32_t mb, at;  /* the primitive in hand */
 	bool begun;       /* ... is */
-	bool worked;      /* host: this process has done its share of it */
 	uint32_t left;    /* parts of it that are not complete */
 	uint32_t ready;   /* host: parts with a share of the work that all members have begun */
 	uint32_t shares;  /* ... that there are */
 	Meeting **meet;   /* [role[at].n] */
 	uint32_t running; /* device: of them, that move */
 	int64_t since;    /* ... one does */
-	uint64_t ticket[MAX_PRIMS];
+	uint64_t age, ticket[MAX_PRIMS];
 	struct Request *next, *before; /* of the process, by age */
 	struct Request *also;          /* of the same start */
 } Request;
@@ -171,11 +172,15 @@ typedef struct Proc {                       /* a class of ranks */
 	Gate *gate;
 	/* waiting */
 	Request *waits;
-	int64_t idle;  /* since when */
-	bool blocked;  /* nothing to do until it is woken */
-	bool free;     /* the gate is open */
-	Request *scan; /* host: looks at this one next */
-	bool partly;   /* ... has not looked at all since it worked */
+	int64_t idle; /* since when */
+	bool blocked; /* nothing to do until it is woken */
+	bool free;    /* the gate is open */
+	/* ... on the host */
+	Request **ready; /* [cready] with a share to do, in any order */
+	uint32_t nready, cready;
+	uint64_t requests, look; /* made so far; looks at what is as old or younger than that */
+	Request *works;
+	bool partly; /* has not looked at all since it worked */
 	/* communication that moves by itself */
 	Meeting **running;
 	uint32_t nrunning, crunning, alone;

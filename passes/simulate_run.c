@@ -254,9 +254,11 @@ met(Sim *s, Meeting *x)
 	for (uint32_t i = 0; i < t->n; i++) {
 		Request *q = x->request[i];
 		const Role *r = &q->role[q->at];
+		Proc *p = &s->proc[t->proc[i]];
 		for (uint32_t k = 0; k < r->n; k++)
-			if (q->meet[k] == x && r->part[k].works) q->ready++;
-		turn_wake(s, &s->proc[t->proc[i]]);
+			if (q->meet[k] == x && r->part[k].works && ++q->ready == q->shares)
+				PUSH(s->tmp, p->ready, p->nready, p->cready, q);
+		turn_wake(s, p);
 	}
 }
 
@@ -274,7 +276,6 @@ begin_prim(Sim *s, Proc *p, Request *q)
 	p->line[q->start->line[q->at]].begun++;
 	p->behind--;
 	q->begun = true;
-	q->worked = false;
 	q->left = r->n;
 	q->ready = q->shares = 0;
 	for (uint32_t i = 0; i < r->n; i++)
@@ -317,7 +318,9 @@ begin_start(Sim *s, Proc *p)
 {
 	const Action *a = &p->now;
 	Start *t = sim_start_of(s, p->stage, a->comm, a->inst);
-	Request *q = new_request(s, t, a->mb), **end = &t->open[p->class];
+	Request *q = new_request(s, t, a->mb);
+	struct Open *open = &t->open[p->class];
+	q->age = p->requests++;
 	q->role = &t->role[p->class * t->n];
 	q->before = p->last;
 	if (p->last)
@@ -325,12 +328,16 @@ begin_start(Sim *s, Proc *p)
 	else
 		p->first = q;
 	p->last = q;
-	while (*end)
-		end = &(*end)->also;
-	*end = q;
+	if (open->first)
+		open->last->also = q;
+	else
+		open->first = q;
+	open->last = q;
 	for (uint32_t i = 0; i < t->n; i++)
 		q->ticket[i] = p->line[t->line[i]].tickets++;
 	if (t->n) p->behind++;
+	while (its_turn(p, q))
+		begin_prim(s, p, q);
 	sim_begin(s, p);
 }
 
@@ -382,10 +389,14 @@ sim_complete(Sim *s, Meeting *x)
 static void
 drop_request(Proc *p, Request *q)
 {
-	Request **x = &q->start->open[p->class];
-	while (*x != q)
+	struct Open *open = &q->start->open[p->class];
+	Request **x = &open->first, *last = NULL;
+	while (*x != q) {
+		last = *x;
 		x = &(*x)->also;
+	}
 	*x = q->also;
+	if (open->last == q) open->last = last;
 	if (q->before)
 		q->before->next = q->next;
 	else
@@ -414,7 +425,7 @@ static bool
 begin_wait(Sim *s, Proc *p)
 {
 	const Action *a = &p->now;
-	Request *q = sim_start_of(s, p->stage, a->comm, a->inst)->open[p->class];
+	Request *q = sim_start_of(s, p->stage, a->comm, a->inst)->open[p->class].first;
 	while (q && q->mb != a->mb)
 		q = q->also;
 	ENSURE(q, "stage %u waits for what it has not begun", p->stage);

@@ -12,7 +12,7 @@
 void
 turn_look(Sim *s, Proc *p)
 {
-	p->scan = p->first;
+	p->look = 0;
 	p->partly = false;
 	p->blocked = false;
 	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
@@ -27,26 +27,28 @@ turn_wake(Sim *s, Proc *p)
 	turn_look(s, p);
 }
 
-static bool
-can_work(const Request *q)
+/* The oldest that is not older than what it looks at. */
+static Request *
+oldest(const Proc *p)
 {
-	return q->begun && !q->worked && q->shares && q->ready == q->shares;
+	Request *best = NULL;
+	for (uint32_t i = 0; i < p->nready; i++) {
+		Request *q = p->ready[i];
+		if (q->age >= p->look && (!best || q->age < best->age)) best = q;
+	}
+	return best;
 }
 
 /* The next request with a share to do; after the last the first again, for who waits. */
 static Request *
 find_work(Proc *p)
 {
-	for (;;) {
-		for (Request *q = p->scan; q; q = q->next)
-			if (can_work(q)) return q;
-		p->scan = NULL;
-		if (!p->partly || p->now.kind == ACT_start) return NULL;
-		if (p->now.kind == ACT_wait ? p->waits->at == p->waits->start->n : p->free)
-			return NULL;
-		p->partly = false;
-		p->scan = p->first;
-	}
+	Request *q = oldest(p);
+	if (q || !p->partly || p->now.kind == ACT_start) return q;
+	if (p->now.kind == ACT_wait ? p->waits->at == p->waits->start->n : p->free) return NULL;
+	p->partly = false;
+	p->look = 0;
+	return oldest(p);
 }
 
 static void
@@ -61,7 +63,7 @@ turn_pass(Sim *s, Proc *p)
 	Request *q = find_work(p);
 	if (q) {
 		p->state = PS_works;
-		p->scan = q;
+		p->works = q;
 		p->from = s->now;
 		sim_timer(s, s->now + q->start->use[q->at]->ns, 0,
 			  (SimTimer){.what = TM_work, .proc = (uint32_t)(p - s->proc)});
@@ -85,7 +87,7 @@ turn_pass(Sim *s, Proc *p)
 void
 turn_worked(Sim *s, Proc *p)
 {
-	Request *q = p->scan;
+	Request *q = p->works;
 	const Use *u = q->start->use[q->at];
 	const Role *r = &q->role[q->at];
 	p->busy[u->what] += s->now - p->from;
@@ -93,12 +95,14 @@ turn_worked(Sim *s, Proc *p)
 	p->state = p->now.kind == ACT_wait    ? PS_waits
 		   : p->now.kind == ACT_start ? PS_runs
 					      : PS_gate;
-	p->scan = q->next;
+	p->look = q->age + 1;
 	p->partly = true;
-	q->worked = true;
 	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
-	uint32_t n = r->n;
-	for (uint32_t i = 0; i < n; i++) {
+	uint32_t at = 0;
+	while (p->ready[at] != q)
+		at++;
+	p->ready[at] = p->ready[--p->nready];
+	for (uint32_t i = 0; i < r->n; i++) {
 		if (!r->part[i].works) continue;
 		Meeting *x = q->meet[i];
 		if (++x->worked == x->part->workers) sim_complete(s, x);
