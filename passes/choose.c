@@ -2,9 +2,14 @@
  * choose.c - which axes of a layer tp splits.
  *
  * Candidates are the axes that live inside the layer: those of no argument or result, together with whatever views make of
- * them. Every subset is tried: the bodies are sharded under it, and of those that work the cheapest is taken, by the work of
- * one rank and what its collectives send. Nothing here knows an architecture: that heads and ffn are split and vocab where
- * there is one comes out of it.
+ * them. Every subset is tried: the bodies are sharded under it, and of those that work the cheapest is taken, by what the
+ * price model says of one rank's kernels and collectives (price.h) on the machine at hand or --cluster's. Nothing here knows
+ * an architecture: that heads and ffn are split and vocab where there is one comes out of it. Weights left
+ * whole count as well (best_of).
+ *
+ * What is priced is not fused yet and stands at the front of the machine, since the same choice must come out wherever a
+ * stage with such a mesh is. Rooflines only: a profile knows no kernels before they are fused, and the time of a launch
+ * would say of small layers that nothing is gained by splitting them.
  *
  * With several tp axes in a mesh, a class may be split over some of them: grouped queries over two, keys and values over one
  * (`kv@tp.0 group@tp.1`).
@@ -13,19 +18,17 @@
  */
 #include <string.h>
 
-#include "passes/passes.h"
+#include "passes/price.h"
 
 enum { MAX_CLASSES = 5, MAX_OPTIONS = 1 << 3, MAX_TRIES = 256 };
-
-/* Costs in the smallest common terms, for comparing only: a core's flops for a byte moved and for a byte sent, and the
- * flops that the latency of a collective is worth. The search has the machine's own figures (roofline.c). */
-static const double FLOPS_PER_BYTE = 4, FLOPS_PER_BYTE_SENT = 20, FLOPS_PER_COLLECTIVE = 1e5;
+enum { WHOLE = 4 }; /* best_of() */
 
 typedef struct Choose {
 	Ctx *c;
 	Module *m;
 	const LowerKey *key;
 	Body *const *body;
+	Price *price;
 	uint32_t *class; /* [naxes] axes that views tie together share one */
 	bool *outer;     /* [class] at the layer's edge, or tied to it */
 	bool *whole;     /* [class] must divide */
@@ -34,6 +37,10 @@ typedef struct Choose {
 	unsigned bits;  /* its tp axes */
 	int64_t degree; /* of all of them */
 } Choose;
+
+typedef struct Tried {       /* a choice */
+	int64_t time, bytes; /* of one rank; bytes: of its weights */
+} Tried;
 
 /* A class and the sets of tp axes it may be split over, the largest first and none last. */
 typedef struct Candidate {
@@ -188,30 +195,57 @@ count_tries(const Candidate *c, uint32_t n)
 
 /* ---- cost ---- */
 
-static double
-cost_of(const Module *m, const Mesh *mesh, const LayerType *t, Body *const body[BK_COUNT])
+/* Weight, gradient and two moments, read and written once a step: their bytes, seven times. */
+enum { TOUCHED = 7 };
+
+/* Once a step. A weight that other layers use as well is whole here and split there, or the other way round, only at the
+ * cost of a gather and of a reduction of its gradient; that it is split there, as an output's is, is assumed. */
+static int64_t
+update_time(const Choose *x, const LayerType *t)
 {
-	double cost = 0;
-	for (uint32_t w = 0; w < t->nweights;
-	     w++) /* once a step: weight, gradient, moments, read and written */
-		cost += (double)type_bytes(m, mesh, &t->weights[w].type) * 7 * FLOPS_PER_BYTE;
-	for (int k = BK_F; k <= BK_W; k++) {
-		if (!body[k]) continue;
-		Cost c = cost_body(m, body[k]);
-		cost += c.flops + (double)c.moved * FLOPS_PER_BYTE;
-		for (uint32_t i = 0; i < body[k]->nops; i++) {
-			const Op *op = &body[k]->ops[i];
-			if (!(op_info[op->code].flags & OF_COMM)) continue;
-			const Type *x = val_type(body[k], op->in[0]);
-			int64_t bytes = type_bytes(m, ir_mesh(m, body[k]), x);
-			cost += (double)bytes * FLOPS_PER_BYTE_SENT + FLOPS_PER_COLLECTIVE;
-		}
+	const Device *d = cluster_device(price_cluster(x->price), 0);
+	Shape s = price_shape(x->price, x->mesh, x->bits, 0);
+	double bytes = 0;
+	int64_t moved = 0;
+	for (uint32_t w = 0; w < t->nweights; w++) {
+		int64_t mine = type_bytes(x->m, x->mesh, &t->weights[w].type);
+		bytes += (double)mine;
+		if (w >= 64 || !(x->key->shared >> w & 1) || ir_split(&t->weights[w].type))
+			continue;
+		moved += price_collective(x->price, PR_all_gather, mine, &s) +
+			 price_collective(x->price, PR_reduce_scatter, mine, &s);
 	}
-	return cost;
+	return moved + (int64_t)(TOUCHED * bytes / (d->bytes * d->eff[EF_bytes]) * 1e9);
 }
 
-/* Cost under a choice; below 0: it does not work. */
-static double
+/* ns of one rank: a microbatch, and an update. */
+static int64_t
+time_of(const Choose *x, const LayerType *t, Body *const body[BK_COUNT])
+{
+	int64_t sum = update_time(x, t);
+	for (int k = BK_F; k <= BK_W; k++) {
+		if (!body[k]) continue;
+		sum += price_body(x->price, x->m, body[k], 0).comm;
+		for (uint32_t i = 0, end; i < body[k]->nops; i = end) {
+			end = i + 1;
+			if (!(op_info[body[k]->ops[i].code].flags & OF_COMM))
+				sum += price_kernel(x->price, x->m, body[k], i, &end, 0);
+		}
+	}
+	return sum;
+}
+
+static int64_t
+weight_bytes(const Module *m, const Mesh *mesh, const LayerType *t)
+{
+	int64_t bytes = 0;
+	for (uint32_t w = 0; w < t->nweights; w++)
+		bytes += type_bytes(m, mesh, &t->weights[w].type);
+	return bytes;
+}
+
+/* Under a choice; time below 0: it does not work. */
+static Tried
 try(const Choose *x, const TpChoice *s)
 {
 	Ctx c = *x->c;
@@ -223,8 +257,8 @@ try(const Choose *x, const TpChoice *s)
 		copy[k] = body_copy(x->m->arena, x->body[k]);
 		body[k] = &copy[k];
 	}
-	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return -1;
-	return cost_of(x->m, &x->m->plan.meshes[x->key->strategy.mesh], &t, body);
+	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return (Tried){-1, 0};
+	return (Tried){time_of(x, &t, body), weight_bytes(x->m, x->mesh, &t)};
 }
 
 /* ---- Megatron-SP ---- */
@@ -296,6 +330,22 @@ set_choice(const Choose *x, const Candidate *c, uint32_t n, uint32_t t, TpChoice
 			if (find(x, a) == c[k].class) out->inner[a] = c[k].bits[t % c[k].n];
 }
 
+/* The one that costs least, of equals the first; it also stands for none at all: whoever lowers it says why. Weights left
+ * whole are what plans run out of memory with: all of them whole would count as another WHOLE-th of the time. */
+static uint32_t
+best_of(const Tried *t, uint32_t n, int64_t whole)
+{
+	double least = 0;
+	uint32_t best = n;
+	for (uint32_t i = 0; i < n; i++) {
+		if (t[i].time < 0) continue;
+		double part = whole ? (double)t[i].bytes / (double)whole : 0;
+		double cost = (double)t[i].time * (1 + part / WHOLE);
+		if (best == n || cost < least) best = i, least = cost;
+	}
+	return best < n ? best : 0;
+}
+
 bool
 choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 {
@@ -317,19 +367,20 @@ choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 	x.weight = NEW_N(c->tmp, int64_t, m->naxes);
 	for (uint32_t a = 0; a < m->naxes; a++)
 		x.class[a] = a;
+	x.price = price_new(c->tmp, c->cluster, NULL, ir_degree(x.mesh, ~0u), m->plan.threads);
 	tie_views(&x);
 	look_at(&x);
 	if (key->strategy.megatron_sp && !choose_seq(&x, out)) return false;
 	uint32_t n = candidates(&x, class, true);
 	if (count_tries(class, n) > MAX_TRIES) n = candidates(&x, class, false);
 	out->able = n > 0;
-	double least = -1;
-	uint32_t best = 0, tries = count_tries(class, n);
-	for (uint32_t t = 0; t < tries; t++) { /* of equals the first wins */
+	Tried tried[MAX_TRIES];
+	uint32_t tries = count_tries(class, n);
+	for (uint32_t t = 0; t < tries; t++) {
 		set_choice(&x, class, n, t, out);
-		double cost = try(&x, out);
-		if (cost >= 0 && (least < 0 || cost < least)) least = cost, best = t;
+		tried[t] = try(&x, out);
 	}
+	uint32_t best = best_of(tried, tries, weight_bytes(m, NULL, &m->types[key->type]));
 	set_choice(&x, class, n, best, out);
 	return true;
 }

@@ -258,12 +258,13 @@ moved_by(const Local *l, const Op *op, uint32_t *touched, uint32_t stamp)
 	return moved;
 }
 
+/* A view; in a body that is not packed yet, what mostly is one. */
 static bool
-makes_nothing(const Body *b, const Op *op)
+is_view(const Body *b, const Op *op)
 {
-	for (int r = 0; r < op->nout; r++)
-		if (op->out[r].i && b->vals[op->out[r].i].space != SP_alias) return false;
-	return true;
+	Space space = b->vals[op->out[0].i].space;
+	return space == SP_alias ||
+	       (space == SP_none && (op->code == OP_view || op->code == OP_slice));
 }
 
 /* A kernel reads what several of its ops share once, and does not read what it made. */
@@ -276,7 +277,7 @@ cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end, uint3
 	uint32_t i = first, kernel = b->ops[first].kernel;
 	do {
 		const Op *op = &b->ops[i++];
-		if (makes_nothing(b, op)) continue; /* a view */
+		if (is_view(b, op)) continue;
 		c.flops += flops_rule[op->code](&l, op);
 		c.loops += loops_of(&l, op);
 		c.moved += moved_by(&l, op, touched, stamp);
