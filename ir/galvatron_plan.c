@@ -259,31 +259,14 @@ read_division(Reader *r, const Json *v)
 			   sum, p->nlayers);
 }
 
-/* 8 of "..._1nodes_8gpus_per_node_...": what a file without world_size was made for. */
-static uint32_t
-world_of_name(const char *name)
-{
-	for (const char *s = strchr(name, '_'); s; s = strchr(s + 1, '_')) {
-		char *end;
-		unsigned long nodes = strtoul(s + 1, &end, 10), gpus;
-
-		if (strncmp(end, "nodes_", 6) != 0 || nodes - 1 >= MAX_RANKS) continue;
-		gpus = strtoul(end + 6, &end, 10);
-		if (!strncmp(end, "gpus_per_node", 13) && gpus - 1 < MAX_RANKS &&
-		    nodes * gpus <= MAX_RANKS)
-			return (uint32_t)(nodes * gpus);
-	}
-	return 0;
-}
-
 static void
 read_world(Reader *r, const Json *v, uint32_t ranks, const Json *root)
 {
 	GalPlan *p = r->p;
 	const Json begin = {.lo = root->lo, .hi = root->lo + 1};
-	uint32_t named = world_of_name(name_str(r->names, r->t.file));
+	const GalFrom named = gal_from(r->names, r->t.file); /* files without world_size */
 
-	p->world = count_of(r, v, 1, MAX_RANKS, ranks ? ranks : named);
+	p->world = count_of(r, v, 1, MAX_RANKS, ranks ? ranks : named.nodes * named.gpus);
 	if (!r->ok) return;
 	if (!p->world) {
 		diag_error(r->t.diag, json_loc(&r->t, &begin),
