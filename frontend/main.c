@@ -15,10 +15,12 @@
 #include "frontend/check.h"
 #include "frontend/evaluate.h"
 #include "frontend/frontend.h"
+#include "frontend/import.h"
 #include "frontend/options.h"
 #include "ir/cluster.h"
 #include "ir/galvatron.h"
 #include "ir/ir.h"
+#include "passes/imported.h"
 #include "passes/measure.h"
 #include "passes/passes.h"
 #include "passes/simulate.h"
@@ -358,6 +360,36 @@ emit_strategy(Ctx *c, const Module *m)
 	return 0;
 }
 
+/* galvatronc import: a .hw, or a plan from layer costs. Returns the exit status. */
+static int
+import(Ctx *c, const Options *o)
+{
+	Imported in;
+	ImportFound found;
+	Buf text, summary;
+	int status = import_read(c, o, &in);
+	if (status >= 0) return status;
+	buf_init(&text, c->perm);
+	if (!in.plans) {
+		cluster_print(in.cluster, c->names, &text);
+		return import_write(o, &text);
+	}
+	const bool json = o->emit && strcmp(o->emit, "strategy-json") == 0;
+	if (o->emit && !json) return bad_value("--emit", o->emit, "strategy-json");
+	const ImportAsk ask = {.layers = in.layers,
+			       .ntypes = in.ntypes,
+			       .batch = in.batch,
+			       .hidden = in.hidden,
+			       .seq = in.seq};
+	if (!imported_plan(c, in.files, in.cluster, &ask, &found)) return 1;
+	buf_init(&summary, c->perm);
+	imported_summary(&found, &summary);
+	if (!o->quiet && (!json || o->out)) fputs(summary.s, stdout);
+	if (!json && !o->out) return 0;
+	gal_plan_print(&found.plan, &text);
+	return import_write(o, &text);
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
@@ -452,7 +484,7 @@ main(int argc, char **argv)
 	c.names = names_new(c.perm);
 	c.diag = diag_new(c.perm, c.names, stderr);
 	status = fill_ctx(&c, &o);
-	if (status < 0) status = run(&c, &o);
+	if (status < 0) status = o.command == CMD_import ? import(&c, &o) : run(&c, &o);
 	if (fflush(stdout) != 0 && status == 0) {
 		fprintf(stderr, "galvatronc: writing the output: %s\n", strerror(errno));
 		status = 1;

@@ -76,6 +76,13 @@ static const OptDef defs[] = {
     {"--seed", "N", TEXT(seed), "eval: over the model's own"},
     {"--order", "N", TEXT(order),
      "eval: an adversarial order of ranks and messages, drawn from N"},
+    {"--device", "KIND", TEXT(device),
+     "import: the machine's devices: a .hw file that has one kind, or its lines, ';' between"},
+    {"--layers", "N,..", TEXT(layers), "import: plan a model of N layers (of each layer type)"},
+    {"--batch", "N", TEXT(batch), "import: ... with N samples a step"},
+    {"--hidden", "N", TEXT(hidden),
+     "import: ... between whose layers N numbers a position pass"},
+    {"--seq", "N", TEXT(seq), "import: ... of N positions; default: those measured"},
     {"--help", NULL, FLAG(help), "this text"},
     {"--version", NULL, FLAG(version), "the version"},
 };
@@ -90,7 +97,11 @@ options_help(FILE *f)
 	      "       galvatronc eval FILE [options]           run it in the "
 	      "interpreter\n"
 	      "       galvatronc check FILE.gdl --plan P       a small copy under the plan "
-	      "against one rank\n\noptions:\n",
+	      "against one rank\n"
+	      "       galvatronc import FILE.json ... -o F.hw  a machine that Galvatron "
+	      "measured\n"
+	      "       galvatronc import FILE.json ... --layers=N --batch=N   a plan from its "
+	      "layers' costs\n\noptions:\n",
 	      f);
 	for (size_t i = 0; i < COUNTOF(defs); i++) {
 		char left[40];
@@ -145,6 +156,12 @@ options_parse(Options *o, int argc, char **argv)
 				o->command = CMD_eval;
 			else if (i == 1 && strcmp(arg, "check") == 0)
 				o->command = CMD_check;
+			else if (i == 1 && strcmp(arg, "import") == 0)
+				o->command = CMD_import;
+			else if (o->command == CMD_import && o->nfiles == COUNTOF(o->files))
+				return usage("more than 64 files:", arg);
+			else if (o->command == CMD_import)
+				o->file = o->files[o->nfiles++] = arg;
 			else if (o->file)
 				return usage("more than one file:", arg);
 			else

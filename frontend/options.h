@@ -6,12 +6,14 @@
 
 #include "ir/ir.h"
 
-typedef enum Command { CMD_compile, CMD_eval, CMD_check } Command;
+typedef enum Command { CMD_compile, CMD_eval, CMD_check, CMD_import } Command;
 
 struct Options {
 	Command command;
-	const char *file;   /* .gdl, or a dump of any level (.gir) */
-	const char *out;    /* -o DIR */
+	const char *file;      /* .gdl, or a dump of any level (.gir) */
+	const char *files[64]; /* import: all of them */
+	int nfiles;
+	const char *out;    /* -o DIR; import: a file */
 	const char *target; /* "host" */
 	const char *trace;  /* --trace FILE */
 	const char *emit;   /* ast, a level, plan (its text) or plan-ir; NULL: programs */
@@ -25,6 +27,8 @@ struct Options {
 	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
 	/* eval */
 	const char *data, *steps, *seed, *order;
+	/* import */
+	const char *device, *layers, *hidden, *seq, *batch;
 };
 
 /* Fills *o from the arguments. Returns -1 to go on, else the exit status after one line on stderr (2: usage). */
