@@ -17,6 +17,7 @@
 #include "frontend/frontend.h"
 #include "frontend/import.h"
 #include "frontend/options.h"
+#include "frontend/sweep.h"
 #include "ir/cluster.h"
 #include "ir/galvatron.h"
 #include "ir/ir.h"
@@ -368,6 +369,7 @@ import(Ctx *c, const Options *o)
 	ImportFound found;
 	Buf text, summary;
 	int status = import_read(c, o, &in);
+	c->explain = o->explain;
 	if (status >= 0) return status;
 	buf_init(&text, c->perm);
 	if (!in.plans) {
@@ -390,6 +392,30 @@ import(Ctx *c, const Options *o)
 	return import_write(o, &text);
 }
 
+/* What a rank may use, if nobody says: as the plan pass has it. */
+static int64_t
+memory_of_rank(const Ctx *c, const Module *m)
+{
+	if (c->memory_bytes > 0 || c->cluster) return INT64_MAX; /* the search refused */
+	const uint32_t cores = price_cores(), ranks = m->plan.ranks;
+	return (int64_t)sysconf(_SC_PHYS_PAGES) / 10 * 8 * (int64_t)sysconf(_SC_PAGESIZE) /
+	       (ranks < cores ? ranks : cores);
+}
+
+/* A value of --sweep: the model, planned and laid out; no proof of what will be compiled again. */
+static const Module *
+plan_value(Ctx *c, const Options *o, int64_t *ns, int64_t *bytes, int64_t *limit)
+{
+	Price *price;
+	Module *m = load(c, o);
+	if (!m || !pass_run_all(c, &m, &(PassOptions){.verify = true, .unproven = true}))
+		return NULL;
+	*ns = sim_predict(c, m, false, c->perm, &price).step;
+	*bytes = m->plan.memory > 0 ? m->plan.memory : layout_arena(m);
+	*limit = memory_of_rank(c, m);
+	return m;
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
@@ -407,12 +433,20 @@ run(Ctx *c, const Options *o)
 		    "--emit", o->emit,
 		    "ast, graph, train, plan, plan-ir, strategy-json, measure, spmd, sched, "
 		    "mem, gir or cost");
-	if (!o->emit && !o->out && !o->trace && o->command == CMD_compile && !o->stop_after) {
+	if (!o->emit && !o->out && !o->trace && !o->sweep && o->command == CMD_compile &&
+	    !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=plan or --emit=LEVEL prints one\n");
 		return 2;
 	}
 	if (!load_machine(c, o)) return 1;
+	Options swept = *o;
+	if (o->sweep) {
+		const int status = sweep(c, &swept, plan_value);
+		if (status >= 0) return status;
+		if (!o->out && !o->emit && !o->trace) return 0;
+		o = &swept;
+	}
 	Module *m = load(c, o);
 	if (!m) return 1;
 	if (o->shorten) {

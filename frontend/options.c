@@ -27,6 +27,8 @@ static const OptDef defs[] = {
      "host (C, BLAS, OpenMP; the default) or cuda (plans only); with --cluster, its devices'"},
     {"--set", "NAME=VALUE", OPT_list, offsetof(Options, set),
      "set a top-level axis or number; may be repeated"},
+    {"--sweep", "NAME=A..B", TEXT(sweep),
+     "plan for every value of an axis or number (A..B:STEP; at most 32) and take the best"},
     {"--precision", "TYPE", TEXT(precision),
      "f32, f64 or bf16, over the model's own; bf16 means f32 on the host"},
     {"--microbatches", "N", TEXT(microbatches),

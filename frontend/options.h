@@ -25,6 +25,7 @@ struct Options {
 	int nset;
 	bool instrument, shorten;
 	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
+	const char *sweep; /* NAME=A..B[:STEP] */
 	/* eval */
 	const char *data, *steps, *seed, *order;
 	/* import */
