@@ -24,6 +24,7 @@
 #include "passes/imported.h"
 #include "passes/measure.h"
 #include "passes/passes.h"
+#include "passes/solve_file.h"
 #include "passes/simulate.h"
 
 #ifndef GV_VERSION
@@ -510,6 +511,7 @@ main(int argc, char **argv)
 		puts("galvatronc " GV_VERSION);
 		return 0;
 	}
+	if (o.solve) return solve_file(o.solve);
 	if (o.print_passes) {
 		pass_print_list(stdout);
 		return 0;

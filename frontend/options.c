@@ -44,6 +44,9 @@ static const OptDef defs[] = {
     {"--threads", "N", TEXT(threads), "threads of one rank; default: all the cores it may use"},
     {"--forward", NULL, FLAG(forward),
      "a program without gradients: validation loss and sampling only"},
+    {"--solve", "FILE", TEXT(solve),
+     "solve a table of layers x strategies by itself and print the best plan; see "
+     "passes/README.md"},
     {"--plan", "FILE", TEXT(plan),
      "use this plan (or strategy of Galvatron's), checked, instead of searching for one"},
     {"--cluster", "FILE", TEXT(cluster),
@@ -103,7 +106,9 @@ options_help(FILE *f)
 	      "       galvatronc import FILE.json ... -o F.hw  a machine that Galvatron "
 	      "measured\n"
 	      "       galvatronc import FILE.json ... --layers=N --batch=N   a plan from its "
-	      "layers' costs\n\noptions:\n",
+	      "layers' costs\n"
+	      "       galvatronc --solve FILE                  the search alone, on a table"
+	      "\n\noptions:\n",
 	      f);
 	for (size_t i = 0; i < COUNTOF(defs); i++) {
 		char left[40];
@@ -181,7 +186,8 @@ options_parse(Options *o, int argc, char **argv)
 		if (!joined && i + 1 == argc) return usage("a value is missing after", arg);
 		if ((status = store(o, d, joined ? eq + 1 : argv[++i])) >= 0) return status;
 	}
-	if (!o->file && !o->help && !o->version && !o->print_passes) {
+	if (o->solve && o->file) return usage("more than one file:", o->file);
+	if (!o->file && !o->solve && !o->help && !o->version && !o->print_passes) {
 		fputs("galvatronc: no input file; --help shows how\n", stderr);
 		return 2;
 	}

@@ -18,7 +18,7 @@ struct Options {
 	const char *trace;  /* --trace FILE */
 	const char *emit;   /* ast, a level, plan (its text) or plan-ir; NULL: programs */
 	const char *stop_after, *dump, *dump_dir;
-	const char *plan, *cluster, *profile;
+	const char *plan, *cluster, *profile, *solve;
 	const char *recompute, *precision, *memory;
 	const char *microbatches, *threads, *ranks, *schedule;
 	const char *set[64];

@@ -44,7 +44,7 @@ struct Cutting {
 	int64_t enough;        /* some stage's once is at least that */
 	Side before, behind;
 	int64_t least;
-	Span ***span;   /* [stages][npairs] under the time looked for */
+	Span ***span;  /* [stages][npairs] under the time looked for */
 	CutList *cuts; /* [stages][n + 1] */
 	int64_t loss;
 };
