@@ -51,7 +51,7 @@ set_slow(Sim *s, Meeting *x)
 	x->since = s->now;
 	x->slow = slow;
 	x->version++;
-	sim_timer(s, s->now + sim_ns(x->only ? x->alone : x->left, slow), 0,
+	sim_timer(s, s->now + sim_ns(x->only ? x->alone : x->left, slow),
 		  (SimTimer){.what = TM_meeting, .meeting = x, .version = x->version});
 }
 

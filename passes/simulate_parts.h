@@ -212,7 +212,7 @@ typedef struct SimTimer {
 	int64_t at;
 	uint64_t
 	    round; /* 3 k: what has come to its end; 3 k + 1: processes go on; 3 k + 2: waiting ones look around */
-	enum { TM_meeting, TM_body, TM_work, TM_begin, TM_run, TM_pass } what;
+	enum { TM_meeting, TM_body, TM_work, TM_begin } what;
 	uint32_t proc, version;
 	Meeting *meeting;
 	uint64_t seq;
@@ -253,8 +253,13 @@ typedef struct Sim {
 	/* running */
 	int64_t now;
 	uint64_t round, seq;
-	SimTimer *timer;
+	SimTimer *timer; /* a heap: the earliest first */
 	uint32_t ntimers, ctimers;
+	struct
+	    Soon { /* at this instant, in one round: processes that go on; that look around */
+		uint64_t round;
+		uint32_t *proc, n, at, cap;
+	} soon[2];
 	SimResult r;
 	uint32_t *node;    /* [ranks] */
 	MemWalk **walk;    /* [nstages] */
@@ -275,7 +280,8 @@ Gate *sim_gate(Sim *s, const Proc *p, uint32_t body); /* of a body with collecti
 Start *sim_start_of(const Sim *s, uint32_t stage, CommKind k, uint32_t inst);
 /* simulate_run.c */
 void sim_run(Sim *s);
-void sim_timer(Sim *s, int64_t at, int phase, SimTimer t);
+void sim_timer(Sim *s, int64_t at, SimTimer t);
+void sim_soon(Sim *s, const Proc *p, int phase); /* 1: goes on; 2: looks around */
 void sim_event(Sim *s, const Proc *p, SimStream stream, SimWhat what, uint32_t inst,
 	       uint32_t mb, int64_t from, int64_t to);
 void sim_idled(Sim *s, Proc *p);       /* it waited until now */

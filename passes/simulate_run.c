@@ -40,15 +40,31 @@ sift_down(SimTimer *t, uint32_t n, uint32_t i)
 	t[i] = x;
 }
 
-void
-sim_timer(Sim *s, int64_t at, int phase, SimTimer t)
+/* The next round of a phase, at this instant. */
+static uint64_t
+next_round(const Sim *s, int phase)
 {
 	uint64_t k = s->round / 3 + ((uint64_t)phase <= s->round % 3);
+	return 3 * k + (uint64_t)phase;
+}
+
+void
+sim_timer(Sim *s, int64_t at, SimTimer t)
+{
 	t.at = at;
-	t.round = at > s->now ? (uint64_t)phase : 3 * k + (uint64_t)phase;
+	t.round = at > s->now ? 0 : next_round(s, 0);
 	t.seq = s->seq++;
 	PUSH(s->tmp, s->timer, s->ntimers, s->ctimers, t);
 	sift_up(s->timer, s->ntimers - 1);
+}
+
+void
+sim_soon(Sim *s, const Proc *p, int phase)
+{
+	struct Soon *x = &s->soon[phase - 1];
+	if (x->at == x->n) x->at = x->n = 0;
+	x->round = next_round(s, phase);
+	PUSH(s->tmp, x->proc, x->n, x->cap, (uint32_t)(p - s->proc));
 }
 
 static SimTimer
@@ -60,17 +76,11 @@ next_timer(Sim *s)
 	return t;
 }
 
-static void
-go_on(Sim *s, const Proc *p)
-{
-	sim_timer(s, s->now, 1, (SimTimer){.what = TM_run, .proc = (uint32_t)(p - s->proc)});
-}
-
 int64_t
 sim_ns(double work, double slow)
 {
-	double ns = ceil(work * slow);
-	return ns < 4e18 ? (int64_t)ns : INT64_MAX / 2;
+	double ns = ceil(work * slow - 1e-6); /* dust of rounding is no nanosecond */
+	return ns < 4e18 ? ns > 0 ? (int64_t)ns : 0 : INT64_MAX / 2;
 }
 
 void
@@ -112,7 +122,7 @@ sim_speed(Sim *s, Proc *p)
 	p->slow = slow;
 	p->version++;
 	if (slow > 0)
-		sim_timer(s, s->now + sim_ns(p->left, slow), 0,
+		sim_timer(s, s->now + sim_ns(p->left, slow),
 			  (SimTimer){.what = TM_body,
 				     .proc = (uint32_t)(p - s->proc),
 				     .version = p->version});
@@ -149,7 +159,7 @@ end_body(Sim *s, Proc *p)
 	p->state = PS_runs;
 	flow_computes(s, p);
 	sim_memory(s, p, a, false);
-	go_on(s, p);
+	sim_soon(s, p, 1);
 }
 
 /* ---- gates ---- */
@@ -356,7 +366,7 @@ prim_done(Sim *s, Proc *p, Request *q)
 		sim_idled(s, p);
 		p->state = PS_runs;
 		sim_waited(s, p);
-		go_on(s, p);
+		sim_soon(s, p, 1);
 	}
 }
 
@@ -489,17 +499,39 @@ handle(Sim *s, const SimTimer *t)
 		sim_begin(s, p);
 		turn_look(s, p);
 		break;
-	case TM_run: run(s, p); break;
-	case TM_pass: turn_pass(s, p); break;
 	}
+}
+
+/* Whoever is next at this instant, before any timer. */
+static bool
+next_soon(Sim *s)
+{
+	const SimTimer *t = s->ntimers ? &s->timer[0] : NULL;
+	int best = -1;
+	for (int i = 0; i < 2; i++) {
+		const struct Soon *x = &s->soon[i];
+		if (x->at < x->n && (best < 0 || x->round < s->soon[best].round)) best = i;
+	}
+	if (best < 0) return false;
+	struct Soon *x = &s->soon[best];
+	if (t && t->at == s->now && t->round < x->round) return false;
+	s->round = x->round;
+	Proc *p = &s->proc[x->proc[x->at++]];
+	if (best)
+		turn_pass(s, p);
+	else
+		run(s, p);
+	return true;
 }
 
 void
 sim_run(Sim *s)
 {
 	for (uint32_t i = 0; i < s->nprocs; i++)
-		go_on(s, &s->proc[i]);
-	while (s->ntimers) {
+		sim_soon(s, &s->proc[i], 1);
+	for (;;) {
+		if (next_soon(s)) continue;
+		if (!s->ntimers) break;
 		SimTimer t = next_timer(s);
 		s->now = t.at;
 		s->round = t.round;

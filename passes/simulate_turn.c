@@ -15,7 +15,7 @@ turn_look(Sim *s, Proc *p)
 	p->look = 0;
 	p->partly = false;
 	p->blocked = false;
-	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
+	sim_soon(s, p, 2);
 }
 
 /* Something has changed. */
@@ -51,12 +51,6 @@ find_work(Proc *p)
 	return oldest(p);
 }
 
-static void
-resume(Sim *s, Proc *p)
-{
-	sim_timer(s, s->now, 1, (SimTimer){.what = TM_run, .proc = (uint32_t)(p - s->proc)});
-}
-
 void
 turn_pass(Sim *s, Proc *p)
 {
@@ -65,17 +59,17 @@ turn_pass(Sim *s, Proc *p)
 		p->state = PS_works;
 		p->works = q;
 		p->from = s->now;
-		sim_timer(s, s->now + q->start->use[q->at]->ns, 0,
+		sim_timer(s, s->now + q->start->use[q->at]->ns,
 			  (SimTimer){.what = TM_work, .proc = (uint32_t)(p - s->proc)});
 		return;
 	}
 	if (sim_may_begin(p)) {
-		sim_timer(s, s->now, 0,
+		sim_timer(s, s->now,
 			  (SimTimer){.what = TM_begin, .proc = (uint32_t)(p - s->proc)});
 		return;
 	}
 	if (p->now.kind == ACT_start || (p->now.kind == ACT_wait && sim_waited(s, p))) {
-		resume(s, p);
+		sim_soon(s, p, 1);
 	} else if (p->now.kind != ACT_wait && p->free) {
 		sim_compute(s, p, p->gate->compute, p->gate->comm);
 	} else {
@@ -97,7 +91,7 @@ turn_worked(Sim *s, Proc *p)
 					      : PS_gate;
 	p->look = q->age + 1;
 	p->partly = true;
-	sim_timer(s, s->now, 2, (SimTimer){.what = TM_pass, .proc = (uint32_t)(p - s->proc)});
+	sim_soon(s, p, 2);
 	uint32_t at = 0;
 	while (p->ready[at] != q)
 		at++;
