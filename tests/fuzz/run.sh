@@ -6,6 +6,8 @@ corpus=$T/corpus
 mkdir -p "$corpus"
 case "$name" in
 gdl) seeds="models/*.gdl tests/models/*.gdl tests/frontend/bad/*.gdl tests/frontend/good/*.gdl" ;;
+hw) seeds="models/clusters/*.hw tests/cli/*.hw tests/fuzz/seeds/hw/*" ;;
+prof) seeds="tests/cli/*.prof tests/fuzz/seeds/prof/*" ;;
 *) seeds="tests/fuzz/seeds/$name/*" ;;
 esac
 for f in $seeds; do
