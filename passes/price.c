@@ -104,32 +104,31 @@ op_comm(const Price *p, const Module *m, const Body *b, const Op *op, uint32_t d
 	return price_collective(p, kind[op->code], bytes, &s);
 }
 
+static int64_t
+body_comm(const Price *p, const Module *m, const Body *b, uint32_t device)
+{
+	int64_t sum = 0;
+	for (uint32_t i = 0; i < b->nops; i++)
+		sum += op_comm(p, m, b, &b->ops[i], device);
+	return sum;
+}
+
 BodyPrice
 price_body(Price *p, const Module *m, const Body *b, uint32_t device)
 {
-	BodyPrice sum = {0};
+	BodyPrice sum = {.comm = body_comm(p, m, b, device)};
 	uint32_t kinds = price_kinds(p, device, mesh_ranks(ir_mesh(m, b)));
 	for (uint32_t k = 0; kinds >> k; k++) {
 		int64_t t = kinds >> k & 1 ? compute_on(p, m, b, k) : 0;
 		if (t > sum.compute) sum.compute = t;
 	}
-	for (uint32_t i = 0; i < b->nops; i++)
-		sum.comm += op_comm(p, m, b, &b->ops[i], device);
 	return sum;
 }
 
 BodyPrice
 price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_t kind)
 {
-	BodyPrice sum = {0};
-	for (uint32_t i = 0, end; i < b->nops; i = end) {
-		end = i + 1;
-		if (op_info[b->ops[i].code].flags & OF_COMM)
-			sum.comm += op_comm(p, m, b, &b->ops[i], device);
-		else
-			sum.compute += price_kernel_on(p, m, b, i, &end, kind);
-	}
-	return sum;
+	return (BodyPrice){compute_on(p, m, b, kind), body_comm(p, m, b, device)};
 }
 
 /* ---- primitives ---- */
