@@ -8,7 +8,7 @@
 
 #include "passes/solve_parts.h"
 
-enum { FIRST_LABELS = 1 << 12, MORE_LABELS = 1 << 14 };
+enum { FIRST_LABELS = 1 << 12, MORE_LABELS = 1 << 15, BEAM = 64 };
 #define FIRST_WORK ((int64_t)60 * 1000 * 1000)
 #define MORE_WORK  ((int64_t)1000 * 1000 * 1000)
 #define GOOD_GAP   0.001 /* if it took no more than FIRST_WORK to get there */
@@ -207,20 +207,42 @@ gap_of(const SolveAnswer *x)
 	return x->time > 0 ? (double)(x->time - x->least) / (double)x->time : 0;
 }
 
+/* Something good to begin with, under the most promising heads: an upper bound for what follows. */
+static void
+try_beam(Solver *s, const Head *h, uint32_t n, int64_t bound, SolveAnswer *out, bool *found)
+{
+	s->beam = BEAM;
+	for (int64_t part = 32; part > 0 && !*found; part /= 16)
+		for (uint32_t i = 0; i < n && i < 2 && !*found; i++) {
+			int64_t under = far_add(h[i].least, h[i].least / part);
+			if (under > bound) under = bound;
+			Cutting *c = cut_new(s, h[i].head);
+			cut_search(c, &under, out, found);
+			cut_free(c);
+		}
+	s->beam = 0;
+}
+
 /* From little above the bound on. False: no plan is below `bound`. */
 static bool
 search(Solver *s, Head *h, uint32_t n, int64_t bound, SolveAnswer *out)
 {
 	int64_t end = most_time(s) + 1, least = least_of(h, n);
 	int64_t step = larger(least / 2048, (int64_t)((double)least * s->p->gap)) + 1;
-	bool found = false;
+	bool found = false, tried = false;
 	if (bound < end) end = bound;
 	out->time = bound;
 	while (least < end && !(found && s->work > s->most_work)) {
-		int64_t under = far_add(least, step);
-		try_heads(s, h, n, under < end ? under : end, out, &found);
-		if (found) end = within_gap(s->p, out->time);
+		int64_t under = found ? end : far_add(least, step), was = least;
+		if (under > end) under = end;
+		try_heads(s, h, n, under, out, &found);
 		least = least_of(h, n);
+		if (least == was && under == end) break; /* too much was thinned */
+		if (!found && !tried && least < end) {
+			try_beam(s, h, n, end, out, &found);
+			tried = true;
+		}
+		if (found) end = within_gap(s->p, out->time);
 		step = far_add(step, 3 * step);
 	}
 	out->least = least < out->time ? least : out->time;
@@ -233,19 +255,18 @@ larger_gap(double a, double b)
 	return a > b ? a : b;
 }
 
-/* Once more, for plans better than the one found. */
+/* Once more with more labels, for plans better than the one found. */
 static void
 refine(Solver *s, Arena *a, Head *h, uint32_t n, SolveAnswer *out)
 {
 	SolveAnswer x;
+	bool found = false;
 	answer_new(a, s->p, &x);
-	if (search(s, h, n, out->time, &x)) {
-		x.least = larger(x.least, out->least);
-		*out = x;
-		return;
-	}
+	x.time = out->time;
+	try_heads(s, h, n, within_gap(s->p, out->time), &x, &found);
 	int64_t least = least_of(h, n);
-	if (least > out->least) out->least = least < out->time ? least : out->time;
+	if (found) *out = x;
+	out->least = least < out->time ? least : out->time;
 }
 
 bool
@@ -257,16 +278,14 @@ solve(Arena *a, const SolveProblem *p, SolveAnswer *out)
 	uint32_t n = begin(&s, own, p, &h);
 	bool found = false;
 	if (n && h[0].least < p->bound) {
-		Head *again = arena_dup(own, h, n * sizeof *h);
 		answer_new(a, p, out);
 		s.labels = FIRST_LABELS;
 		s.most_work = s.work + FIRST_WORK;
 		found = search(&s, h, n, p->bound, out);
-		if (found && gap_of(out) > larger_gap(p->gap, GOOD_GAP)) {
-			s.labels = MORE_LABELS;
-			s.most_work = s.work + MORE_WORK;
-			refine(&s, a, again, n, out);
-		}
+		s.labels = MORE_LABELS;
+		s.most_work = s.work + MORE_WORK;
+		if (found && gap_of(out) > larger_gap(p->gap, GOOD_GAP))
+			refine(&s, a, h, n, out);
 	}
 	if (found) ENSURE(solve_evaluate(p, out), "a plan does not fit");
 	arena_free(own);

@@ -40,7 +40,7 @@ struct Cutting {
 	int64_t *time, *limit; /* [stages] of the head; what it leaves */
 	uint32_t *like;        /* [stages] the first stage that is the same */
 	int64_t **t;           /* [stages][npairs] at least, head included; FAR: impossible */
-	const int64_t **once;  /* [stages][npairs] */
+	int64_t **once;        /* [stages][npairs] */
 	int64_t enough;        /* some stage's once is at least that */
 	Side before, behind;
 	int64_t least;
@@ -96,10 +96,12 @@ bound_stages(Cutting *c)
 		c->like[i] = k;
 		if (k == i) {
 			c->t[i] = NEW_N(c->a, int64_t, s->npairs);
+			c->once[i] = arena_dup(c->a, s->kind[s->kind_of[i]].least_once,
+					       sizeof(int64_t) * s->npairs);
 			bound_stage(c, i);
 		}
 		c->t[i] = c->t[k];
-		c->once[i] = s->kind[s->kind_of[i]].least_once;
+		c->once[i] = c->once[k];
 	}
 }
 
@@ -124,10 +126,10 @@ side_take(Side *x, size_t to, size_t from, int64_t t, int64_t once)
 }
 
 static void
-side_new(Cutting *c, Side *x)
+side_clear(Cutting *c, Side *x)
 {
 	size_t cells = at(c, c->s->stages + 1, 0);
-	x->sum = NEW_N(c->a, int64_t, 3 * cells);
+	if (!x->sum) x->sum = NEW_N(c->a, int64_t, 3 * cells);
 	x->max = x->sum + cells;
 	x->once = x->max + cells;
 	for (size_t i = 0; i < 3 * cells; i++)
@@ -139,8 +141,8 @@ find_sides(Cutting *c)
 {
 	Solver *s = c->s;
 	Side *f = &c->before, *b = &c->behind;
-	side_new(c, f);
-	side_new(c, b);
+	side_clear(c, f);
+	side_clear(c, b);
 	f->sum[0] = f->max[0] = f->once[0] = 0;
 	size_t end = at(c, s->stages, s->n);
 	b->sum[end] = b->max[end] = b->once[end] = 0;
@@ -181,7 +183,7 @@ cut_new(Solver *s, uint32_t head)
 	c->limit = NEW_N(c->a, int64_t, s->stages);
 	c->like = NEW_N(c->a, uint32_t, s->stages);
 	c->t = NEW_N(c->a, int64_t *, s->stages);
-	c->once = NEW_N(c->a, const int64_t *, s->stages);
+	c->once = NEW_N(c->a, int64_t *, s->stages);
 	for (uint32_t i = 0; i < s->stages; i++) {
 		c->limit[i] = p->limit[i] - (p->nheads ? p->head[head].bytes[i] : 0);
 		c->time[i] = p->nheads ? p->head[head].time[i] : 0;
@@ -431,22 +433,41 @@ best_points(Cutting *c, const uint32_t *first, uint32_t *point, SolveAnswer *out
 	}
 }
 
-/* Solves the spans of a plan that are not; false: all were. *empty: some have nothing to offer. */
+/* The stage of a plan whose span is not solved and takes longest; s->stages: none. */
+static uint32_t
+next_span(const Cutting *c, const uint32_t *first)
+{
+	const Solver *s = c->s;
+	uint32_t next = s->stages;
+	int64_t longest = -1;
+	for (uint32_t k = 0; k < s->stages; k++) {
+		uint32_t end = k + 1 < s->stages ? first[k + 1] : s->n;
+		int64_t t = c->t[k][pair_of(s, first[k], end)];
+		if (span_at(c, k, first) || t <= longest) continue;
+		longest = t;
+		next = k;
+	}
+	return next;
+}
+
+/* Solves the spans of a plan that are not, each for what the others leave it; false: all were. *empty: one has nothing to offer,
+ * and the rest was left alone. */
 static bool
 solve_spans(Cutting *c, const uint32_t *first, int64_t under, bool *empty)
 {
 	Solver *s = c->s;
 	bool any = false;
 	*empty = false;
-	for (uint32_t k = 0; k < s->stages; k++) {
+	for (uint32_t k; !*empty && (k = next_span(c, first)) < s->stages; any = true) {
 		uint32_t end = k + 1 < s->stages ? first[k + 1] : s->n, like = c->like[k];
 		uint32_t x = pair_of(s, first[k], end);
 		if (!c->span[like]) c->span[like] = NEW_N(c->a, Span *, s->npairs);
-		if (!c->span[like][x]) {
-			c->span[like][x] = solve_pair(c, like, x, under);
-			any = true;
-		}
-		*empty |= !c->span[like][x]->n;
+		const Span *span = c->span[like][x] = solve_pair(c, like, x, under);
+		*empty = !span->n;
+		c->t[like][x] = *empty ? FAR : larger(c->t[like][x], span->p[0].t + c->time[k]);
+		if (!*empty)
+			c->once[like][x] = larger(c->once[like][x], span->p[span->n - 1].once);
+		find_sides(c);
 	}
 	return any;
 }

@@ -86,7 +86,9 @@ typedef struct Solver {
 	uint32_t npairs, cpairs;
 	Kind *kind;
 	uint32_t nkinds;
-	uint32_t *kind_of;       /* [stages] */
+	uint32_t *kind_of; /* [stages] */
+	uint32_t
+	    beam; /* not 0: so many of a layer, those that look best; then nothing is proven */
 	uint32_t labels;         /* most of a layer, before they are thinned */
 	int64_t work, most_work; /* steps taken; after so many it ends with what it has */
 } Solver;

@@ -229,6 +229,50 @@ thin(Grow *g, Label *l, uint32_t n, uint32_t most, int64_t *loss_t, int64_t *los
 	return kept;
 }
 
+/* ---- looking for something good ---- */
+
+/* The value that `nth` of them are below or at. Changes their order. */
+static double
+nth_of(double *x, uint32_t n, uint32_t nth)
+{
+	uint32_t lo = 0, hi = n - 1;
+	while (lo < hi) {
+		double pivot = x[lo + (hi - lo) / 2];
+		uint32_t i = lo, j = hi;
+		for (;;) {
+			while (x[i] < pivot)
+				i++;
+			while (x[j] > pivot)
+				j--;
+			if (i >= j) break;
+			double swap = x[i];
+			x[i++] = x[j];
+			x[j--] = swap;
+		}
+		if (nth <= j)
+			hi = j;
+		else
+			lo = j + 1;
+	}
+	return x[lo];
+}
+
+/* Leaves `most` of the labels, those with the least weighted time with memory priced. */
+static uint32_t
+best_labels(Grow *g, Label *l, uint32_t n, uint32_t most)
+{
+	double *value = SCRATCH(g->s, double, 2 * n), *order = value + n;
+	const Priced *p = &g->priced[0];
+	for (uint32_t i = 0; i < n; i++)
+		order[i] = value[i] = p->w.t * (double)l[i].t + p->w.once * (double)l[i].once +
+				      p->price * (double)l[i].bytes;
+	double worst = nth_of(order, n, most - 1);
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < n && kept < most; i++)
+		if (value[i] <= worst) l[kept++] = l[i];
+	return kept;
+}
+
 /* ---- growing ---- */
 
 static Step
@@ -330,6 +374,7 @@ grow_layer(Grow *g, uint32_t l)
 	int64_t loss_t = 0, loss_once = 0;
 	uint32_t most = g->s->work > g->s->most_work ? FEW_LABELS : g->s->labels;
 	most = most / (v->ngroups ? v->ngroups : 1) + 1;
+	uint32_t beam = g->s->beam / (v->ngroups ? v->ngroups : 1) + 4;
 	to->begin = SCRATCH(g->s, uint32_t, g->ngroups + 1);
 	for (uint32_t group = 0; group < g->ngroups; group++) {
 		to->begin[group] = all.n;
@@ -337,7 +382,10 @@ grow_layer(Grow *g, uint32_t l)
 		grow_group(g, l, group);
 		uint32_t n = g->works ? frontier_works(g->made.l, g->made.n)
 				      : frontier_plain(g->s, g->made.l, g->made.n);
-		if (n > most) n = thin(g, g->made.l, n, most, &loss_t, &loss_once);
+		if (g->s->beam && n > beam)
+			n = best_labels(g, g->made.l, n, beam);
+		else if (n > most)
+			n = thin(g, g->made.l, n, most, &loss_t, &loss_once);
 		make_room(g->s, &all, n);
 		if (n) memcpy(all.l + all.n, g->made.l, n * sizeof *all.l);
 		all.n += n;
