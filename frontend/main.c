@@ -24,6 +24,7 @@
 #include "passes/imported.h"
 #include "passes/measure.h"
 #include "passes/passes.h"
+#include "passes/report.h"
 #include "passes/solve_file.h"
 #include "passes/simulate.h"
 
@@ -223,7 +224,7 @@ run_passes(Ctx *c, const Options *o, Module **m, int level)
 			  .verify = true,
 			  .unproven = o->emit && strcmp(o->emit, "cost") == 0,
 			  .time = o->time,
-			  .explain = o->explain};
+			  .explain = o->explain != NULL};
 	if (level >= 0 && !o->stop_after) {
 		if ((int)(*m)->level > level) {
 			diag_error(c->diag, (Loc){0}, "'%s' is at level %s, past %s",
@@ -346,7 +347,7 @@ check(Ctx *c, const Options *o, const Module *m)
 			      .set = (const char *const *)o->set,
 			      .nset = o->nset,
 			      .host = on_host(c, o)};
-	return check_plan(c, m, &fe, &passes, o->explain);
+	return check_plan(c, m, &fe, &passes, o->explain != NULL);
 }
 
 /* --emit=strategy-json. Returns the exit status. */
@@ -370,7 +371,7 @@ import(Ctx *c, const Options *o)
 	ImportFound found;
 	Buf text, summary;
 	int status = import_read(c, o, &in);
-	c->explain = o->explain;
+	c->explain = o->explain != NULL;
 	if (status >= 0) return status;
 	buf_init(&text, c->perm);
 	if (!in.plans) {
@@ -417,6 +418,71 @@ plan_value(Ctx *c, const Options *o, int64_t *ns, int64_t *bytes, int64_t *limit
 	return m;
 }
 
+/* --explain, --report. `model` is m at level plan; m itself stays at its level. False after diagnostics. */
+static bool
+tell(Ctx *c, const Options *o, const Module *m, const Module *model)
+{
+	Module *whole = ir_clone(m, c->perm);
+	if (m->level < LV_mem &&
+	    !pass_run_all(c, &whole, &(PassOptions){.verify = true, .unproven = true}))
+		return false;
+	const Facts *f = facts_new(c, whole, model, c->log, c->perm);
+	if (o->explain) {
+		Buf b;
+		buf_init(&b, c->perm);
+		if (!explain_print(f, o->explain, &b)) return false;
+		fputs(b.s, stdout);
+	}
+	return !o->report || report_write(f, o->report);
+}
+
+/* As run_passes; with something to tell, keeps the module at level plan as well. */
+static bool
+run_and_tell(Ctx *c, const Options *o, Module **m, int level)
+{
+	Module *model = NULL;
+	const bool asked = (o->report || o->explain) && o->command == CMD_compile;
+	if (asked && !o->stop_after && (level < 0 || level >= LV_plan) &&
+	    (*m)->level <= LV_plan) {
+		if (!run_passes(c, o, m, LV_plan)) return false;
+		model = ir_clone(*m, c->perm);
+	}
+	if (level != LV_plan || !model)
+		if (!run_passes(c, o, m, level)) return false;
+	return !asked || (*m)->level < LV_plan || tell(c, o, *m, model);
+}
+
+/* The plan of a file, checked against the model. False after diagnostics. */
+static bool
+given_plan(Ctx *c, const Module *m, const char *path, Plan *out)
+{
+	Ctx with = *c;
+	Module *x = ir_clone(m, c->perm);
+	with.plan_path = path;
+	if (!pass_plan(&with, x)) return false;
+	*out = x->plan;
+	return true;
+}
+
+/* galvatronc diff. Returns the exit status. */
+static int
+compare(Ctx *c, Options *o)
+{
+	Diff d;
+	Plan plan[2];
+	Buf b;
+	if (!o->file && !(o->file = diff_model(c, o->files[0]))) return 1;
+	Module *m = load_machine(c, o) ? load(c, o) : NULL;
+	if (!m || !passes_to(c, &m, "optimizer")) return 1;
+	for (int i = 0; i < 2; i++)
+		if (!given_plan(c, m, o->files[i], &plan[i])) return 1;
+	if (!diff_plans(c, m, &plan[0], &plan[1], c->perm, &d)) return 1;
+	buf_init(&b, c->perm);
+	diff_print(&d, o->files[0], o->files[1], &b);
+	fputs(b.s, stdout);
+	return 0;
+}
+
 /* Loads, runs the passes, and prints, evaluates or emits. Returns the exit status. */
 static int
 run(Ctx *c, const Options *o)
@@ -434,8 +500,8 @@ run(Ctx *c, const Options *o)
 		    "--emit", o->emit,
 		    "ast, graph, train, plan, plan-ir, strategy-json, measure, spmd, sched, "
 		    "mem, gir or cost");
-	if (!o->emit && !o->out && !o->trace && !o->sweep && o->command == CMD_compile &&
-	    !o->stop_after) {
+	if (!o->emit && !o->out && !o->trace && !o->sweep && !o->report && !o->explain &&
+	    o->command == CMD_compile && !o->stop_after) {
 		fprintf(stderr, "galvatronc: where to? -o DIR writes the programs, "
 				"--emit=plan or --emit=LEVEL prints one\n");
 		return 2;
@@ -459,7 +525,7 @@ run(Ctx *c, const Options *o)
 		if (!passes_to(c, &m, "optimizer")) return 1;
 		m = measure_short(c, m);
 	}
-	if (!run_passes(c, o, &m, level)) return 1;
+	if (!run_and_tell(c, o, &m, level)) return 1;
 	if (o->command == CMD_eval) return interpret(c, o, m);
 	if (o->command == CMD_check) return check(c, o, m);
 	if (o->emit && strcmp(o->emit, "strategy-json") == 0) return emit_strategy(c, m);
@@ -520,7 +586,10 @@ main(int argc, char **argv)
 	c.names = names_new(c.perm);
 	c.diag = diag_new(c.perm, c.names, stderr);
 	status = fill_ctx(&c, &o);
-	if (status < 0) status = o.command == CMD_import ? import(&c, &o) : run(&c, &o);
+	if (status < 0)
+		status = o.command == CMD_import ? import(&c, &o)
+			 : o.command == CMD_diff ? compare(&c, &o)
+						 : run(&c, &o);
 	if (fflush(stdout) != 0 && status == 0) {
 		fprintf(stderr, "galvatronc: writing the output: %s\n", strerror(errno));
 		status = 1;

@@ -8,7 +8,8 @@
 
 #include "frontend/options.h"
 
-typedef enum OptType { OPT_flag, OPT_text, OPT_list } OptType;
+/* OPT_may: the value may be left out, and is joined by '=' if it is there. */
+typedef enum OptType { OPT_flag, OPT_text, OPT_list, OPT_may } OptType;
 
 typedef struct OptDef {
 	const char *name, *arg; /* arg NULL: a flag */
@@ -73,7 +74,11 @@ static const OptDef defs[] = {
      "print, parse and go on with the re-read module after every pass"},
     {"--time", NULL, FLAG(time), "time and memory of every pass on stderr"},
     {"--print-passes", NULL, FLAG(print_passes), "list the passes and their levels"},
-    {"--explain", NULL, FLAG(explain), "say why the plan is as it is"},
+    {"--explain", "WHAT", OPT_may, offsetof(Options, explain),
+     "say why the plan is as it is; all: every branch; LAYER: its other strategies; "
+     "LAYER:tp=4,zero=3: what that would cost"},
+    {"--report", "FILE", TEXT(report),
+     "write the plan, its step and what else was tried as one page of HTML"},
     {"--quiet", NULL, FLAG(quiet), "no summary"},
     {"--data", "FILE", TEXT(data),
      "eval: a text whose bytes are the tokens; default: inputs drawn from the seed"},
@@ -107,16 +112,20 @@ options_help(FILE *f)
 	      "measured\n"
 	      "       galvatronc import FILE.json ... --layers=N --batch=N   a plan from its "
 	      "layers' costs\n"
+	      "       galvatronc diff [FILE.gdl] A.plan B.plan what differs, and what each "
+	      "difference costs\n"
 	      "       galvatronc --solve FILE                  the search alone, on a table"
 	      "\n\noptions:\n",
 	      f);
 	for (size_t i = 0; i < COUNTOF(defs); i++) {
 		char left[40];
-		snprintf(left, sizeof left, "%s%s%s", defs[i].name,
+		const bool may = defs[i].type == OPT_may;
+		snprintf(left, sizeof left, "%s%s%s%s", defs[i].name,
 			 !defs[i].arg             ? ""
+			 : may                    ? "[="
 			 : defs[i].name[1] == '-' ? "="
 						  : " ",
-			 defs[i].arg ? defs[i].arg : "");
+			 defs[i].arg ? defs[i].arg : "", may ? "]" : "");
 		fprintf(f, "  %-22s %s\n", left, defs[i].help);
 	}
 }
@@ -152,6 +161,24 @@ store(Options *o, const OptDef *d, const char *value)
 	return -1;
 }
 
+/* The model's file may stand before the two plans: then o->file is that, else NULL. */
+static int
+diff_files(Options *o)
+{
+	if (o->nfiles != 2 && o->nfiles != 3) {
+		fputs("galvatronc: diff compares two plans: galvatronc diff [MODEL.gdl] A.plan "
+		      "B.plan\n",
+		      stderr);
+		return 2;
+	}
+	o->file = o->nfiles == 3 ? o->files[0] : NULL;
+	if (o->nfiles == 3) {
+		o->files[0] = o->files[1];
+		o->files[1] = o->files[2];
+	}
+	return -1;
+}
+
 int
 options_parse(Options *o, int argc, char **argv)
 {
@@ -165,9 +192,11 @@ options_parse(Options *o, int argc, char **argv)
 				o->command = CMD_check;
 			else if (i == 1 && strcmp(arg, "import") == 0)
 				o->command = CMD_import;
-			else if (o->command == CMD_import && o->nfiles == COUNTOF(o->files))
+			else if (i == 1 && strcmp(arg, "diff") == 0)
+				o->command = CMD_diff;
+			else if (o->command >= CMD_import && o->nfiles == COUNTOF(o->files))
 				return usage("more than 64 files:", arg);
-			else if (o->command == CMD_import)
+			else if (o->command >= CMD_import)
 				o->file = o->files[o->nfiles++] = arg;
 			else if (o->file)
 				return usage("more than one file:", arg);
@@ -183,9 +212,14 @@ options_parse(Options *o, int argc, char **argv)
 			*(bool *)((char *)o + d->at) = true;
 			continue;
 		}
+		if (d->type == OPT_may) {
+			if ((status = store(o, d, joined ? eq + 1 : "")) >= 0) return status;
+			continue;
+		}
 		if (!joined && i + 1 == argc) return usage("a value is missing after", arg);
 		if ((status = store(o, d, joined ? eq + 1 : argv[++i])) >= 0) return status;
 	}
+	if (o->command == CMD_diff && !o->help) return diff_files(o);
 	if (o->solve && o->file) return usage("more than one file:", o->file);
 	if (!o->file && !o->solve && !o->help && !o->version && !o->print_passes) {
 		fputs("galvatronc: no input file; --help shows how\n", stderr);

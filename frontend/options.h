@@ -6,12 +6,12 @@
 
 #include "ir/ir.h"
 
-typedef enum Command { CMD_compile, CMD_eval, CMD_check, CMD_import } Command;
+typedef enum Command { CMD_compile, CMD_eval, CMD_check, CMD_import, CMD_diff } Command;
 
 struct Options {
 	Command command;
 	const char *file;      /* .gdl, or a dump of any level (.gir) */
-	const char *files[64]; /* import: all of them */
+	const char *files[64]; /* import: all of them; diff: the plans */
 	int nfiles;
 	const char *out;    /* -o DIR; import: a file */
 	const char *target; /* "host" */
@@ -24,7 +24,9 @@ struct Options {
 	const char *set[64];
 	int nset;
 	bool instrument, shorten;
-	bool forward, explain, roundtrip, time, print_passes, help, version, quiet;
+	const char *explain; /* "": the summary; all; LAYER[:STRATEGY] */
+	const char *report;  /* a page in HTML */
+	bool forward, roundtrip, time, print_passes, help, version, quiet;
 	const char *sweep; /* NAME=A..B[:STEP] */
 	/* eval */
 	const char *data, *steps, *seed, *order;

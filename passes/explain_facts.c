@@ -307,7 +307,7 @@ facts_new(Ctx *c, const Module *m, const Module *model, const SearchLog *log, Ar
 	Facts *f = NEW(a, Facts);
 	const Plan *p = &m->plan;
 	Arena *tmp = arena_new();
-	const Cluster *cluster = c->cluster ? c->cluster : log ? log->cluster : NULL;
+	const Cluster *cluster = c->cluster;
 	if (cluster && p->nnodes) cluster = cluster_order(cluster, a, p->nodes, p->nnodes);
 	*f = (Facts){.c = c,
 		     .m = m,

@@ -1,0 +1,1 @@
+diff plan-degrees.plan plan-degrees.plan
