@@ -258,13 +258,14 @@ moved_by(const Local *l, const Op *op, uint32_t *touched, uint32_t stamp)
 	return moved;
 }
 
-/* A view; in a body that is not packed yet, what mostly is one. */
+/* Views and literals; in a body that is not packed yet, what mostly is one. */
 static bool
-is_view(const Body *b, const Op *op)
+runs_nothing(const Body *b, const Op *op)
 {
 	Space space = b->vals[op->out[0].i].space;
-	return space == SP_alias ||
-	       (space == SP_none && (op->code == OP_view || op->code == OP_slice));
+	bool literal = op->code == OP_const, view = op->code == OP_view || op->code == OP_slice;
+	return space == SP_alias || (literal && space == SP_local) ||
+	       (space == SP_none && (literal || view));
 }
 
 /* A kernel reads what several of its ops share once, and does not read what it made. */
@@ -277,7 +278,7 @@ cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end, uint3
 	uint32_t i = first, kernel = b->ops[first].kernel;
 	do {
 		const Op *op = &b->ops[i++];
-		if (is_view(b, op)) continue;
+		if (runs_nothing(b, op)) continue;
 		c.flops += flops_rule[op->code](&l, op);
 		c.loops += loops_of(&l, op);
 		c.moved += moved_by(&l, op, touched, stamp);
