@@ -228,7 +228,7 @@ static void
 put_four(Buf *out, const char *name, const int64_t x[SEC_COUNT])
 {
 	buf_printf(out, ".%s = {", name);
-	for (int s = 0; s < SEC_COUNT; s++)
+	for (int s = 0; s <= SEC_v; s++) /* programs of the host have no other */
 		buf_printf(out, "%s%" PRId64, s ? ", " : "", x[s]);
 	buf_puts(out, "}");
 }

@@ -6,7 +6,7 @@
 # usage: make bench-predict      ROUNDS=3 SECONDS_EACH=0.6 MODELS="small wide llama demo" by default; prints a table and
 #        plans N median_error_percent X chosen_worst_percent Y
 #        Y: by how much a chosen plan is slower than the best of its rank count, at the worst; 0 where it is inside the spread.
-# The machine must have nothing else to do. What was measured is kept in OUT: a second run measures what changed.
+# The machine must have nothing else to do (PREFIX="chrt -f 1" helps where it has). What was measured is kept in OUT: a second run measures what changed.
 set -eu
 GV=$1 out=$2
 PROF=${GV%/*}/gvprof
@@ -89,7 +89,8 @@ build() { # PLAN RANKS
 run() { # PLAN RANKS STEPS: appends seconds of steps, the first two left out
 	local launch=
 	[ "$2" = 1 ] || launch="mpirun -np $2"
-	$launch "$out/$m-$1"/stage_? --data "$out/text" --json --steps "$3" 2>"$out/log" |
+	# shellcheck disable=SC2086
+	${PREFIX:-} $launch "$out/$m-$1"/stage_? --data "$out/text" --json --steps "$3" 2>"$out/log" |
 		sed -n 's/.*"step": *\([0-9]*\).*"seconds": *\([^,}]*\).*/\1 \2/p' | awk '$1 > 2 { print $2 }' >>"$out/$m-$1.times"
 }
 
@@ -100,7 +101,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 for m in ${MODELS:-small wide llama demo}; do
 	model "$m"
 	# shellcheck disable=SC2086
-	"$PROF" "$file" $sets $precision --ranks 1,2 --seconds="${PROF_SECONDS:-0.8}" -o "$out/machine" --quiet
+	${PREFIX:-} "$PROF" "$file" $sets $precision --ranks 1,2 --seconds="${PROF_SECONDS:-0.8}" -o "$out/machine" --quiet
 done
 for m in ${MODELS:-small wide llama demo}; do
 	model "$m"
@@ -109,7 +110,7 @@ for m in ${MODELS:-small wide llama demo}; do
 	while read -r p r; do build "$p" "$r"; done <"$out/$m.list"
 	for _ in $(seq "$rounds"); do
 		while read -r p r; do
-			run "$p" "$r" "$(predicted "$p" "$r" | awk -v each="$each" '{ n = int(each * 1e3 / $1) + 3; print n < 5 ? 5 : n > 60 ? 60 : n }')" </dev/null
+			run "$p" "$r" "$(predicted "$p" "$r" | awk -v each="$each" '{ n = int(each * 1e3 / $1) + 3; if (n < 5) n = 5; if (n > 60) n = 60; print n }')" </dev/null
 		done <"$out/$m.list"
 	done
 	while read -r p r; do
@@ -123,15 +124,15 @@ awk '{ printf "| %s | %s | %d | %.2f | %.2f | %+.1f %% | %.1f %% |\n", $1, $2, $
 awk '
 	{
 		e = ($4 - $5) / $5
-		x[++k] = e < 0 ? -e : e
+		x[++k] = (e < 0) ? -e : e
 		key = $1 " " $3
 		if (!(key in best) || $5 < best[key]) best[key] = $5
 		if ($2 ~ /^chosen/) chosen[key] = $5, low[key] = $6
 	}
 	END {
-		for (i = 1; i <= k; i++) for (j = i + 1; j <= k; j++) if (x[j] < x[i]) { t = x[i]; x[i] = x[j]; x[j] = t }
+		for (i = 1; i <= k; i++) for (j = i + 1; j <= k; j++) if (x[i] > x[j]) { t = x[i]; x[i] = x[j]; x[j] = t }
 		for (key in chosen) {
-			w = low[key] <= best[key] ? 0 : chosen[key] / best[key] - 1
+			w = (low[key] <= best[key]) ? 0 : chosen[key] / best[key] - 1
 			if (w > worst) worst = w
 		}
 		printf "plans %d median_error_percent %.2f chosen_worst_percent %.2f\n", k, 100 * (k % 2 ? x[(k + 1) / 2] : (x[k / 2] + x[k / 2 + 1]) / 2), 100 * worst
