@@ -57,6 +57,9 @@ quantity(Scan *s, const char *what, const char *like, double *num, const char **
 	return true;
 }
 
+/* A rate below that without a unit has lost it. */
+static const double PLAIN = 1e6;
+
 static bool
 is_unit(const char *unit, int len, const char *text)
 {
@@ -123,6 +126,7 @@ scan_rate(Scan *s, const char *what, const char *of, double *out)
 		snprintf(text, sizeof text, "%s%s/s", prefixes[i].text, of);
 		if (!is_unit(unit, len, prefixes[i].text) && !is_unit(unit, len, text))
 			continue;
+		if (!len && x < PLAIN) break;
 		*out = x * prefixes[i].factor;
 		if (*out > 0 && *out <= 1e24) return true;
 		*s = before;

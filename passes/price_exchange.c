@@ -4,7 +4,8 @@
  * Counted are the bytes a rank sends and receives, inside its node and past it, for the rank that has most of each; what
  * stays in a rank is copied. Stages of up to 64 ranks are counted rank for rank. In larger ones ranks of low, middle and
  * last coordinates along every axis stand for all: blocks are largest at the front, the last may be short, and how the
- * blocks of one mesh meet those of another repeats. So a price does not grow with the ranks; it is remembered.
+ * blocks of one mesh meet those of another repeats. What is left to grow with the ranks is the pieces of one rank, so of
+ * very large stages fewer are looked at; and a price is remembered.
  *
  * A node's network is shared by those of its devices that send past it: on average over the ranks looked at.
  */
@@ -12,7 +13,7 @@
 
 #include "passes/price_parts.h"
 
-enum { SAMPLES = 64 };
+enum { SAMPLES = 64, FEW = 16, MANY_RANKS = 4096 };
 
 typedef struct Remembered {
 	uint64_t hash;
@@ -100,9 +101,11 @@ coordinate(uint32_t k, uint32_t n, uint32_t degree)
 static uint32_t
 pick_ranks(const Module *m, const Side *s, uint32_t out[SAMPLES])
 {
-	static const uint32_t per[MAX_MESH + 1] = {1, SAMPLES, 8, 4, 2, 2, 2, 1, 1};
+	static const uint32_t many[MAX_MESH + 1] = {1, SAMPLES, 8, 4, 2, 2, 2, 1, 1},
+					      few[MAX_MESH + 1] = {1, FEW, 4, 2, 2, 1, 1, 1, 1};
 	const Stage *st = &m->plan.stages[s->stage];
 	uint32_t n = 0, count[MAX_MESH] = {1}, k[MAX_MESH] = {0}, coord[MAX_MESH] = {0};
+	const uint32_t *per = st->ranks > MANY_RANKS ? few : many;
 	int long_axes = 0, i;
 	if (st->ranks <= SAMPLES || !s->mesh) {
 		while (n < st->ranks && n < SAMPLES)

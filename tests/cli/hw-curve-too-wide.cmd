@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=plan --cluster hw-curve-too-wide.hw

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=plan --ranks 9 --cluster hw-ranks.hw
