@@ -6,13 +6,13 @@
  *
  *   all_reduce, all_to_all   times by message where a table has them, else a line of the bus bandwidth B: a group of n
  *                            takes 2 (n - 1) / n bytes / B
- *   all_gather, reduce_scatter  half an all_reduce each: a ring's all_reduce is one after the other
  *   message                  a line of p2p's bandwidth
  *   near                     rate: the fastest group in a node; time before the first byte: where the line through the
  *                            two smallest messages of the group of two meets 0 bytes, for each of its two steps
  *   far                      what all groups across nodes together send out of a node, the most of it; one device's share
  *                            of it is what one group of one device a node reached (rails = G)
  *
+ * Not measured, and not here: all_gather and reduce_scatter, which prices take as half an all_reduce.
  * Groups that are not consecutive have members W / n apart, all of them running at once.
  */
 #include "ir/galvatron.h"
@@ -258,26 +258,6 @@ messages(Make *k)
 	return true;
 }
 
-/* What nobody measured but follows from an all_reduce. */
-static void
-halves(Make *k)
-{
-	static const PrimKind kinds[] = {PR_reduce_scatter, PR_all_gather};
-	uint32_t n = k->c->ncurve;
-
-	for (uint32_t i = 0; i < n; i++)
-		for (size_t h = 0; h < COUNTOF(kinds); h++) {
-			const CollCurve from = k->c->curve[i];
-			Place at = {.nodes = from.nodes, .stride = from.stride};
-
-			if (from.kind != PR_all_reduce) continue;
-			CollCurve *v = new_curve(k, kinds[h], from.ranks, &at, from.n);
-
-			for (uint32_t p = 0; v && p < from.n; p++)
-				add_point(v, (double)from.bytes[p], (double)from.ns[p] / 2);
-		}
-}
-
 /* ---- links ---- */
 
 static void
@@ -450,8 +430,7 @@ gal_cluster(const GalFiles *f, const Device *kind)
 		say(&k, "imported: %s (Hetu-Galvatron; MB = 2^20 bytes, ms)",
 		    file_str(&k, f->file[i]));
 	if (!tables(&k) || !bandwidths(&k) || !messages(&k)) return NULL;
-	halves(&k);
-	say(&k, "all_gather, reduce_scatter: half an all_reduce");
+	say(&k, "all_gather, reduce_scatter: not measured; half an all_reduce, as everywhere");
 	if (k.gpus > 1) near_link(&k);
 	if (k.nodes > 1) far_link(&k);
 	say_differing(&k);
