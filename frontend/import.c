@@ -147,7 +147,7 @@ static bool
 whole_u32(const char *s, uint32_t *out)
 {
 	int64_t n;
-	if (!parse_whole(s, 1, 1 << 30, &n)) return false;
+	if (!parse_whole(s, 1, 1 << 24, &n)) return false;
 	*out = (uint32_t)n;
 	return true;
 }
@@ -189,9 +189,9 @@ read_model(Ctx *c, const Options *o, Imported *out)
 	if (!parse_whole(o->batch, 1, 1 << 24, &out->batch))
 		return bad("--batch", o->batch, "a whole number from 1 to 16777216");
 	if (o->hidden && !whole_u32(o->hidden, &out->hidden))
-		return bad("--hidden", o->hidden, "a whole number from 1");
+		return bad("--hidden", o->hidden, "a whole number from 1 to 16777216");
 	if (o->seq && !whole_u32(o->seq, &out->seq))
-		return bad("--seq", o->seq, "a whole number from 1");
+		return bad("--seq", o->seq, "a whole number from 1 to 16777216");
 	return read_layers(c, o->layers, out);
 }
 

@@ -16,7 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_MB_SIZE = 1 << 20, MAX_SEQ = 1 << 30 };
+enum { MAX_MB_SIZE = 1 << 20, MAX_SEQ = 1 << 24 };
+/* Of everything measured, MB, ms, MB/ms: beyond them nothing is, and products stay in 63 bits. */
+#define LEAST 1e-6
+#define MOST  1e9
 
 typedef struct Reading {
 	GalFiles *f;
@@ -72,7 +75,7 @@ in_range(Reading *r, const Json *v, const char *what, uint32_t x, uint32_t lo, u
 static bool
 positive(Reading *r, const Json *v, double *out)
 {
-	if (!json_above(&r->t, v, 0, out)) return r->ok = false;
+	if (!json_between(&r->t, v, LEAST, MOST, out)) return r->ok = false;
 	return true;
 }
 
@@ -153,9 +156,9 @@ read_time(Reading *r, const Json *v, uint32_t type, uint32_t batch, uint32_t seq
 	if (!in_range(r, v, "a batch", batch, 1, MAX_RANKS) ||
 	    !in_range(r, v, "a sequence", seq, 1, MAX_SEQ))
 		return;
-	if (type == GAL_OTHER ? !json_above(&r->t, v, -1e-300, &x.ms)
-			      : !positive(r, v, &x.ms)) {
-		r->ok = false; /* its authors cut what is left for embedding and head at 0 */
+	/* what is left for embedding and head its authors cut at 0 */
+	if (!json_between(&r->t, v, type == GAL_OTHER ? 0 : LEAST, MOST, &x.ms)) {
+		r->ok = false;
 		return;
 	}
 	PUSH(f->arena, f->time, f->ntime, f->ctime, x);

@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <string.h>
 
 typedef struct Walk {
@@ -217,12 +216,12 @@ json_expected(const JsonText *t, const Json *v, const char *what)
 }
 
 bool
-json_above(const JsonText *t, const Json *v, double least, double *out)
+json_between(const JsonText *t, const Json *v, double lo, double hi, double *out)
 {
 	if (v->kind != JS_number) return json_expected(t, v, "a number is");
-	if (!isfinite(v->number) || !(v->number > least) || v->number > 1e18) {
-		diag_error(t->diag, json_loc(t, v), "%s must be above %g and at most 1e18",
-			   v->key ? v->key : "this number", least);
+	if (!(v->number >= lo && v->number <= hi)) {
+		diag_error(t->diag, json_loc(t, v), "%s must be from %g to %g",
+			   v->key ? v->key : "this number", lo, hi);
 		return false;
 	}
 	*out = v->number;

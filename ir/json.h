@@ -42,8 +42,8 @@ const char *json_kind_str(JsonKind k);                        /* "a number" */
 Loc json_loc(const JsonText *t, const Json *v);               /* of a value */
 Loc json_key_loc(const JsonText *t, const Json *v); /* of its key; without one, of the value */
 
-/* A finite number above `least`; false after a diagnostic. */
-bool json_above(const JsonText *t, const Json *v, double least, double *out);
+/* A number in lo..hi; false after a diagnostic. */
+bool json_between(const JsonText *t, const Json *v, double lo, double hi, double *out);
 bool json_whole(const JsonText *t, const Json *v, int64_t lo, int64_t hi, int64_t *out);
 /* Something else was expected: says so at the value. Always false. */
 bool json_expected(const JsonText *t, const Json *v, const char *what);

@@ -31,7 +31,8 @@
 #include "passes/price.h"
 #include "passes/solve.h"
 
-#define MB 1048576.0
+#define MB        1048576.0
+#define COUNTABLE 4e18 /* ns of a step, bytes of a stage */
 enum { MAX_DEGREES = 32, MAX_HEADS = 4 * MAX_DEGREES, MAX_COUNTS = 256 };
 
 typedef struct How { /* a layer, or embedding and head, runs */
@@ -66,6 +67,7 @@ typedef struct Import {
 	uint32_t nhow, degree[MAX_DEGREES], ndegrees;
 	How head[MAX_HEADS];
 	uint32_t nheads;
+	bool beyond; /* what 63 bits count */
 	Lying *shape;
 	uint32_t nshapes, cshapes;
 	ImportFound *best;
@@ -203,8 +205,8 @@ message(const Import *x, double bytes, uint32_t k)
 	uint32_t gpus = x->cluster->run[0].devices, beside = x->R < gpus ? x->R : gpus;
 	int64_t most = 0;
 	for (uint32_t r = 0; r < x->R; r++) {
-		int64_t ns = price_message(x->price, (int64_t)bytes, (k - 1) * x->R + r,
-					   k * x->R + r, beside);
+		int64_t ns = price_message(x->price, (int64_t)fmin(bytes, COUNTABLE),
+					   (k - 1) * x->R + r, k * x->R + r, beside);
 		if (ns > most) most = ns;
 	}
 	return (double)most;
@@ -417,8 +419,14 @@ class_at(const Import *x, uint32_t i, bool *first, bool *last, uint32_t *type)
 }
 
 static SolveCost
-solve_cost(const Parts *p, uint32_t group, double enter)
+solve_cost(Import *x, const Parts *p, uint32_t group, double enter)
 {
+	double times = (double)x->layers * ((double)x->mb + 1), bytes = p->state + p->work;
+	if ((p->time + p->once + enter) * times > COUNTABLE ||
+	    (bytes + p->saved * x->mb) * x->layers > COUNTABLE) {
+		x->beyond = true;
+		return (SolveCost){.group = group};
+	}
 	return (SolveCost){.group = group,
 			   .time = (int64_t)nearbyint(p->time),
 			   .once = (int64_t)nearbyint(p->once),
@@ -447,7 +455,7 @@ class_costs(Import *x, const How *head, uint32_t i, uint32_t k)
 			p.saved += e.saved;
 			p.work = fmax(p.work, e.work);
 		}
-		out[h] = solve_cost(&p, x->how[h].group, k ? 2 * message(x, bytes, k) : 0);
+		out[h] = solve_cost(x, &p, x->how[h].group, k ? 2 * message(x, bytes, k) : 0);
 	}
 	return out;
 }
@@ -471,7 +479,11 @@ table(Import *x, const How *head, uint32_t k, const SolveTable *from)
 	}
 	SolveMove *m = NEW_N(x->a, SolveMove, g * g);
 	for (uint32_t i = 0; !from && i < g * g; i++)
-		m[i].time = (int64_t)nearbyint(move(x, x->degree[i / g], x->degree[i % g]));
+		m[i].time = (int64_t)nearbyint(
+		    fmin(move(x, x->degree[i / g], x->degree[i % g]), COUNTABLE));
+	for (uint32_t i = 0; !from && i < g * g; i++)
+		if ((double)m[i].time * x->layers * ((double)x->mb + 1) > COUNTABLE)
+			x->beyond = true;
 	for (uint32_t i = 0; i < n; i++)
 		moves[i] = from ? from->move[0] : m;
 	*t = (SolveTable){.ngroups = g, .ncand = ncand, .cost = cost, .move = moves};
@@ -557,6 +569,7 @@ solve_head(Import *x, const How *head)
 	p.slots = in;
 	p.limit = limit;
 	SolveAnswer s;
+	if (x->beyond) return false;
 	x->best->problems++;
 	if (!solve(x->a, &p, &s) || s.time >= x->best->time) return false;
 	keep(x, head, &s);
@@ -573,6 +586,7 @@ branch(Import *x, uint32_t stages, uint32_t mb)
 	x->a = arena_new();
 	x->shape = NULL;
 	x->nshapes = x->cshapes = 0;
+	x->beyond = false;
 	choices(x);
 	bool better = false;
 	for (uint32_t h = 0; x->nhow && h < x->nheads; h++)
@@ -581,6 +595,8 @@ branch(Import *x, uint32_t stages, uint32_t mb)
 		stages == 1 ? "" : "s", mb, mb == 1 ? "" : "es");
 	if (!x->nhow || !x->nheads)
 		explain(x, "cut: no degree that was measured gives every rank whole samples\n");
+	else if (x->beyond)
+		explain(x, "cut: takes longer, or more, than is counted here\n");
 	else if (better)
 		explain(x, "%.3f ms, the best so far\n", (double)x->best->time * 1e-6);
 	else
@@ -683,16 +699,80 @@ may_have_stages(const Import *x, uint32_t stages)
 			   : other_of(x, GAL_first) && other_of(x, GAL_last);
 }
 
+/* All numbers of stages and microbatches. */
+static bool
+branches(Import *x)
+{
+	int64_t batch = x->ask->batch;
+	for (uint32_t stages = 1; stages <= x->ranks && stages <= x->layers; stages++) {
+		if (!may_have_stages(x, stages)) continue;
+		for (int64_t mb = 1, n = 0; mb <= batch && n < MAX_COUNTS; mb++) {
+			if (batch % mb || (x->c->microbatches && mb != x->c->microbatches))
+				continue;
+			branch(x, stages, (uint32_t)mb);
+			n++;
+		}
+	}
+	return x->best->time < INT64_MAX;
+}
+
+/* Whether anything fits so much. */
+static bool
+fits(const Import *x, int64_t limit)
+{
+	Import y = *x;
+	Ctx quiet = *x->c;
+	ImportFound found = {.time = INT64_MAX};
+	quiet.explain = false;
+	y.c = &quiet;
+	y.limit = limit;
+	y.best = &found;
+	return branches(&y);
+}
+
+/* Bytes that would do, to a hundredth; 0: none would. */
+static int64_t
+enough(const Import *x)
+{
+	int64_t no = x->limit, yes = no;
+	while (yes < INT64_MAX / 4 && (yes == no || !fits(x, yes)))
+		no = yes, yes *= 2;
+	if (yes >= INT64_MAX / 4) return 0;
+	while (yes - no > yes / 100) {
+		int64_t mid = no + (yes - no) / 2;
+		if (fits(x, mid))
+			yes = mid;
+		else
+			no = mid;
+	}
+	return yes;
+}
+
 static bool
 refuse(const Import *x)
 {
-	Buf b;
-	buf_init(&b, x->c->tmp);
-	buf_bytes(&b, x->limit);
+	Buf have, need;
+	int64_t bytes = enough(x);
+	buf_init(&have, x->c->tmp);
+	buf_init(&need, x->c->tmp);
+	buf_bytes(&have, x->limit);
+	buf_bytes(&need, bytes);
 	diag_error(x->c->diag, (Loc){0},
-		   "no plan for %" PRIu32 " ranks and a batch of %" PRId64
-		   " fits %s a device; --explain says what was tried",
-		   x->ranks, x->ask->batch, b.s);
+		   "no plan for %" PRIu32 " rank%s and a batch of %" PRId64
+		   " fits %s a device; %s%s (--explain says what was tried)",
+		   x->ranks, x->ranks == 1 ? "" : "s", x->ask->batch, have.s,
+		   bytes ? need.s : "no memory would be enough",
+		   bytes ? " would be enough" : "");
+	return false;
+}
+
+static bool
+check_ranks(const Import *x)
+{
+	if (x->ranks <= x->cluster->devices) return true;
+	diag_error(x->c->diag, (Loc){0},
+		   "--ranks %" PRIu32 " on a machine of %" PRIu32 " devices", x->ranks,
+		   x->cluster->devices);
 	return false;
 }
 
@@ -713,19 +793,11 @@ imported_plan(Ctx *c, const GalFiles *f, const Cluster *cluster, const ImportAsk
 	*out = (ImportFound){.time = INT64_MAX};
 	for (uint32_t k = 0; k < ask->ntypes; k++)
 		x.layers += ask->layers[k];
-	if (!find_seq(&x) || !check_measured(&x) || !find_limit(&x)) return false;
+	if (!find_seq(&x) || !check_measured(&x) || !check_ranks(&x) || !find_limit(&x))
+		return false;
 	x.price = price_new(c->perm, cluster, NULL, x.ranks, 1);
-	for (uint32_t stages = 1; stages <= x.ranks; stages++) {
-		if (!may_have_stages(&x, stages)) continue;
-		for (int64_t mb = 1, n = 0; mb <= ask->batch && n < MAX_COUNTS; mb++) {
-			if (ask->batch % mb || (c->microbatches && mb != c->microbatches))
-				continue;
-			branch(&x, stages, (uint32_t)mb);
-			n++;
-		}
-	}
 	out->limit = x.limit;
-	return out->time < INT64_MAX || refuse(&x);
+	return branches(&x) || refuse(&x);
 }
 
 /* ---- for people ---- */

@@ -34,6 +34,10 @@ if [ "$name" = plan ]; then # random plans, and those of people who made a mista
 		sed 's/layers \([0-3]\)-4/layers \1-5/' "$f" >"$corpus/$(basename "$f")"
 	done
 fi
+if [ "$name" = json ]; then # strategies behind an s
+	cp tests/galvatron/*.json "$corpus/"
+	for f in tests/cli/strategy-*.json; do { printf s; sed 's/"1,1,1"/"1,1,1,1"/; s/"0,0,0"/"0,0,0,0"/; s/"pp_division": "3"/"pp_division": "4"/; s/"global_bsz": 6/"global_bsz": 16/' "$f"; } >"$corpus/$(basename "$f")"; done
+fi
 cd "$T" || exit 1
 program=$1
 [ "${program#/}" = "$program" ] && program=$OLDPWD/$program

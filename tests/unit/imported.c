@@ -136,7 +136,7 @@ test_recompute(void)
 	add_all(&x, memory_1);
 	x.c.microbatches = 1;
 	CHECK(!plan(&x, 3, 2), "does not fit");
-	CHECK(has_said(x.said, "no plan for 1 ranks and a batch of 2 fits"), "said");
+	CHECK(has_said(x.said, "no plan for 1 rank and a batch of 2 fits"), "said");
 	close_case(&x);
 }
 

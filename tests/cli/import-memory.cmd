@@ -1,0 +1,1 @@
+import import-memory.json --layers=1 --batch=1 --memory=1GB

@@ -1,0 +1,1 @@
+import import-no-device_1nodes_2gpus_per_node.json

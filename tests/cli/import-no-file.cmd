@@ -1,0 +1,1 @@
+import --layers=4 --batch=2

@@ -1,0 +1,1 @@
+import ../galvatron/computation_profiling_bf16_toy_all.json ../galvatron/memory_profiling_bf16_toy_all.json ../galvatron/allreduce_bandwidth_2nodes_2gpus_per_node.json ../galvatron/p2p_bandwidth_2nodes_2gpus_per_node.json ../galvatron/sp_time_1nodes_2gpus_per_node.json ../galvatron/overlap_coefficient.json --layers=4 --batch=8 --hidden=512 --memory=4GB --ranks=16

@@ -1,0 +1,1 @@
+import import-too-many_2nodes_4gpus_per_node.json --device='device d cuda; memory 8GB; flops f32 1TFLOP/s; bytes 1TB/s; loops 1T/s'

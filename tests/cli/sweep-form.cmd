@@ -1,0 +1,1 @@
+../models/gpt.gdl --sweep batch=8 --emit=plan

@@ -1,0 +1,1 @@
+../models/gpt.gdl --sweep bach=3..4 --emit=plan

@@ -1,0 +1,1 @@
+../models/gpt.gdl --sweep batch=0..4 --emit=plan
