@@ -6,6 +6,7 @@
 #   bench-host tokens per second against PyTorch on the same cores
 #   bench-ranks two ranks with one thread against one rank with two
 #   bench-predict predicted against measured step times of plans on this machine, after gvprof
+#   bench-a100 predicts Megatron's measured steps on A100: DATA=FOLDER OUT=pred.csv, a time (ms) a row; fit-a100 fits its constants
 #   format     clang-format the sources (check fails if it would change one)
 #   clean      removes build/
 # V=1 shows the commands.
@@ -148,11 +149,18 @@ bench-ranks: all
 bench-predict: all
 	$(Q)tests/bench/predict.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-predict)
 
+# tests/bench/a100/README.md. SVG=FILE draws the scatter plot.
+bench-a100: all
+	$(Q)$(if $(and $(DATA),$(OUT)),,$(error make bench-a100 DATA=FOLDER OUT=pred.csv))python3 tests/bench/a100/bench.py $(BUILD)/galvatronc $(DATA) $(OUT) $(SVG)
+
+fit-a100: all
+	$(Q)$(if $(DATA),,$(error make fit-a100 DATA=FOLDER))python3 tests/bench/a100/fit.py $(BUILD)/galvatronc $(DATA) models/clusters/a100.hw
+
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-predict
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-predict bench-a100 fit-a100
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -73,22 +73,6 @@ price_kernel(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t 
 	return most;
 }
 
-/* The host issues kernels ahead of the device: a body takes the longer of all launches and all kernels. */
-static int64_t
-compute_on(Price *p, const Module *m, const Body *b, uint32_t kind)
-{
-	int64_t sum = 0, launches = 0;
-	for (uint32_t i = 0, end; i < b->nops; i = end) {
-		end = i + 1;
-		if (op_info[b->ops[i].code].flags & OF_COMM) continue;
-		int64_t t = price_kernel_on(p, m, b, i, &end, kind);
-		sum += t;
-		launches += t > 0;
-	}
-	int64_t issued = price_round((double)launches * p->cluster->device[kind].launch);
-	return sum > issued ? sum : issued;
-}
-
 static int64_t
 op_comm(const Price *p, const Module *m, const Body *b, const Op *op, uint32_t device)
 {
@@ -104,31 +88,48 @@ op_comm(const Price *p, const Module *m, const Body *b, const Op *op, uint32_t d
 	return price_collective(p, kind[op->code], bytes, &s);
 }
 
-static int64_t
-body_comm(const Price *p, const Module *m, const Body *b, uint32_t device)
+/* An update's kernels run over all parameters at once: those of one operation are one launch. */
+static bool
+same_launch(const Body *b, uint32_t i)
 {
-	int64_t sum = 0;
-	for (uint32_t i = 0; i < b->nops; i++)
-		sum += op_comm(p, m, b, &b->ops[i], device);
+	if (b->kind != BK_N && b->kind != BK_U) return false;
+	for (uint32_t j = 0; j < i; j++)
+		if (b->ops[j].code == b->ops[i].code) return true;
+	return false;
+}
+
+/* The host issues kernels and collectives ahead of the device: a body takes the longer of all launches and all that is launched. */
+BodyPrice
+price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_t kind)
+{
+	const Device *d = &p->cluster->device[kind];
+	BodyPrice sum = {0};
+	uint32_t launches = 0;
+	for (uint32_t i = 0, end; i < b->nops; i = end) {
+		int64_t comm = op_comm(p, m, b, &b->ops[i], device), compute = 0;
+		end = i + 1;
+		if (!(op_info[b->ops[i].code].flags & OF_COMM))
+			compute = price_kernel_on(p, m, b, i, &end, kind);
+		launches += (compute > 0 || comm > 0) && !same_launch(b, i);
+		sum.compute += compute;
+		sum.comm += comm;
+	}
+	int64_t idle = price_round(launches * d->launch) - sum.compute - sum.comm;
+	if (idle > 0) sum.compute += idle;
 	return sum;
 }
 
 BodyPrice
 price_body(Price *p, const Module *m, const Body *b, uint32_t device)
 {
-	BodyPrice sum = {.comm = body_comm(p, m, b, device)};
+	BodyPrice most = {0};
 	uint32_t kinds = price_kinds(p, device, mesh_ranks(ir_mesh(m, b)));
 	for (uint32_t k = 0; kinds >> k; k++) {
-		int64_t t = kinds >> k & 1 ? compute_on(p, m, b, k) : 0;
-		if (t > sum.compute) sum.compute = t;
+		if (!(kinds >> k & 1)) continue;
+		BodyPrice x = price_body_on(p, m, b, device, k);
+		if (x.compute + x.comm > most.compute + most.comm) most = x;
 	}
-	return sum;
-}
-
-BodyPrice
-price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_t kind)
-{
-	return (BodyPrice){compute_on(p, m, b, kind), body_comm(p, m, b, device)};
+	return most;
 }
 
 /* ---- primitives ---- */

@@ -228,7 +228,8 @@ int64_t
 price_collective(const Price *p, PrimKind kind, int64_t bytes, const Shape *s)
 {
 	if (s->ranks < 2 || bytes <= 0) return 0;
-	return price_round(collective(p, kind, (double)bytes, s));
+	return price_round(collective(p, kind, (double)bytes, s) /
+			   p->cluster->device[s->device].eff[EF_collective]);
 }
 
 /* ---- messages ---- */

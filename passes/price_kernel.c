@@ -3,7 +3,8 @@
  *
  * Host: contractions, memory-bound loops and elementwise work take turns, so that their times add up. A GPU does them side
  * by side, so that the longest counts. A contraction reaches a part of the peak of its operands' type, eff.dot or
- * eff.attention; one of f FLOP reaches f / (f + dot_half) of that: it has to fill the device.
+ * eff.attention; one of f FLOP reaches f / (f + dot_half) of that: it has to fill the device. A GPU loads 16 bytes at once: rows
+ * that do not begin there leave eff.ragged of its speed (a vocabulary of 50257 is the known case).
  */
 #include "passes/price_parts.h"
 
@@ -29,20 +30,36 @@ operand_type(const Body *b, const Op *op)
 	return dt;
 }
 
+/* Are there rows that do not begin at a multiple of 16 bytes? */
+static bool
+is_ragged(const Module *m, const Body *b, const Op *op)
+{
+	enum { WIDE = 16 };
+	const Mesh *mesh = ir_mesh(m, b);
+	const Val v[3] = {op->in[0], op->in[1], op->out[0]};
+	for (int i = 0; i < 3; i++) {
+		const Type *t = val_type(b, v[i]);
+		if (t->n && type_extent(m, mesh, t, t->n - 1) * dtype_bytes(t->dt) % WIDE)
+			return true;
+	}
+	return false;
+}
+
 static double
-contraction(const Device *d, const Body *b, const Op *op, double flops)
+contraction(const Device *d, const Module *m, const Body *b, const Op *op, double flops)
 {
 	double peak = peak_of(d, operand_type(b, op));
 	if (flops <= 0 || peak <= 0) return 0;
 	if (op->code == OP_attention_grad) flops *= SCORES_AGAIN;
 	if (op->code != OP_dot) return flops / (peak * d->eff[EF_attention]);
+	if (d->target == TG_cuda && is_ragged(m, b, op)) peak *= d->eff[EF_ragged];
 	return (flops + d->eff[EF_dot_half]) / (peak * d->eff[EF_dot]);
 }
 
 double
-price_roofline(const Device *d, const Body *b, const Op *op, const Cost *c)
+price_roofline(const Device *d, const Module *m, const Body *b, const Op *op, const Cost *c)
 {
-	double dots = contraction(d, b, op, c->flops);
+	double dots = contraction(d, m, b, op, c->flops);
 	double bytes = d->bytes > 0 ? c->moved / (d->bytes * d->eff[EF_bytes]) : 0;
 	double loops = d->loops > 0 ? c->loops / d->loops : 0;
 	if (d->target == TG_host) return (dots + bytes + loops) * 1e9;
@@ -74,7 +91,7 @@ price_kernel_on(Price *p, const Module *m, const Body *b, uint32_t first, uint32
 	if (p->profile && (!p->profile->device || !d->name || p->profile->device == d->name))
 		ns = price_point(p, m, b, first, kind);
 	if (ns < 0) {
-		ns = price_roofline(d, b, &b->ops[first], &c);
+		ns = price_roofline(d, m, b, &b->ops[first], &c);
 		p->sources.roofline++;
 	}
 	return price_round(ns > 1 ? ns : 1);

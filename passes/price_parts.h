@@ -43,7 +43,8 @@ void price_threads(Device *d, double threads);
 int64_t price_kernel_on(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t *end,
 			uint32_t kind);
 /* ns, of a kernel that begins with `op`. */
-double price_roofline(const Device *d, const Body *b, const Op *op, const Cost *c);
+double price_roofline(const Device *d, const Module *m, const Body *b, const Op *op,
+		      const Cost *c);
 /* What its ops cost, extents given by axis or NULL. */
 Cost price_cost(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t *end,
 		const int64_t *at);

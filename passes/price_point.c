@@ -90,7 +90,7 @@ roofline_at(const Wanted *w, const Device *d, const KernelKey *k)
 		double ratio = w->state ? (double)k->extent[0] / (double)w->key->extent[0] : 1;
 		c = price_cost(p, w->m, w->b, w->first, &end, NULL);
 		c = (Cost){c.flops * ratio, c.loops * ratio, c.moved * ratio};
-		return price_roofline(d, w->b, op, &c);
+		return price_roofline(d, w->m, w->b, op, &c);
 	}
 	if (w->axes->mixed) return -1;
 	if (p->cat < w->m->naxes) {
@@ -101,7 +101,7 @@ roofline_at(const Wanted *w, const Device *d, const KernelKey *k)
 		p->at[w->axes->axis[i].i] =
 		    w->axes->first[i] ? k->extent[w->axes->number[i]] : 1;
 	c = price_cost(p, w->m, w->b, w->first, &end, p->at);
-	return price_roofline(d, w->b, op, &c);
+	return price_roofline(d, w->m, w->b, op, &c);
 }
 
 /* A point's own time under the plan's ranks and threads. */

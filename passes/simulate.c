@@ -7,8 +7,9 @@
  */
 #include "passes/simulate_parts.h"
 
-const char *const sim_what_str[SW_COUNT] = {"F",   "B",     "W",    "update", "tp",   "fwd",
-					    "bwd", "param", "grad", "borrow", "norm", "wait"};
+const char *const sim_what_str[SW_COUNT] = {"F",    "B",     "W",     "update", "tp",
+					    "fwd",  "bwd",   "param", "grad",   "borrow",
+					    "norm", "input", "wait"};
 
 /* ---- walking a table ---- */
 

@@ -25,6 +25,7 @@ typedef enum SimWhat {
 	SW_grad,
 	SW_borrow,
 	SW_norm,
+	SW_input, /* what a microbatch takes beside its operations: eff.turn */
 	SW_wait,
 	SW_COUNT
 } SimWhat;

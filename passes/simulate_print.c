@@ -19,7 +19,7 @@ share_of(const SimStage *s)
 		       .dp = s->busy[SW_param] + s->busy[SW_grad] + s->busy[SW_norm],
 		       .pp = s->busy[SW_fwd] + s->busy[SW_bwd] + s->busy[SW_borrow],
 		       .update = s->busy[SW_update],
-		       .idle = s->busy[SW_wait]};
+		       .idle = s->busy[SW_wait] + s->busy[SW_input]};
 }
 
 /* The stage with most to do: what the step is bound by. */

@@ -150,7 +150,9 @@ end_body(Sim *s, Proc *p)
 	if (p->comm)
 		tp = took == all ? p->comm
 				 : (int64_t)((double)took * (double)p->comm / (double)all);
-	SimWhat own = a->kind == ACT_norm ? SW_norm : what[a->bk];
+	SimWhat own = a->kind == ACT_norm    ? SW_norm
+		      : a->kind == ACT_input ? SW_input
+					     : what[a->bk];
 	if (a->kind == ACT_norm) tp = 0;
 	p->busy[own] += took - tp;
 	p->busy[SW_tp] += tp;
@@ -158,7 +160,7 @@ end_body(Sim *s, Proc *p)
 	sim_event(s, p, SS_compute, SW_tp, a->inst, a->mb, s->now - tp, s->now);
 	p->state = PS_runs;
 	flow_computes(s, p);
-	sim_memory(s, p, a, false);
+	if (a->kind != ACT_input) sim_memory(s, p, a, false);
 	sim_soon(s, p, 1);
 }
 
@@ -474,6 +476,9 @@ run(Sim *s, Proc *p)
 			return;
 		case ACT_end: sim_memory(s, p, a, false); break;
 		case ACT_input:
+			if (p->d->eff[EF_turn] <= 0) break;
+			sim_compute(s, p, sim_ns(p->d->eff[EF_turn], 1), 0);
+			return;
 		case ACT_mb:
 		case ACT_layers:
 		case ACT_COUNT: break;
