@@ -103,8 +103,9 @@ put_finalists(const Facts *f, Buf *out)
 }
 
 static void
-put_branch(const LogBranch *b, Buf *out)
+put_branch(const BranchFacts *x, Buf *out)
 {
+	const LogBranch *b = x->b;
 	buf_printf(out,
 		   "        %" PRIu32 " stage%s, %" PRIu32 " microbatch%s, %s%s: ", b->stages,
 		   b->stages == 1 ? "" : "s", b->microbatches, b->microbatches == 1 ? "" : "es",
@@ -117,6 +118,7 @@ put_branch(const LogBranch *b, Buf *out)
 	}
 	buf_printf(out, ", %s", facts_fate(b->fate));
 	if (b->why && *b->why) buf_printf(out, ": %s", b->why);
+	if (x->n > 1) buf_printf(out, " (%" PRIu32 " placements)", x->n);
 	buf_putc(out, '\n');
 }
 
@@ -124,12 +126,13 @@ static void
 put_branches(const Facts *f, bool all, Buf *out)
 {
 	if (!f->log || !f->log->nbranches) return;
-	const uint32_t n = f->log->nbranches, said = all || n < FEW ? n : FEW;
-	const LogBranch **b = facts_branches(f, f->c->tmp);
-	buf_printf(out, "tree    %" PRIu32 " branch%s%s\n", n, n == 1 ? "" : "es",
-		   said < n ? "; the first are" : "");
+	uint32_t n;
+	const BranchFacts *b = facts_branches(f, f->c->tmp, &n);
+	const uint32_t said = all || n < FEW ? n : FEW;
+	buf_printf(out, "tree    %" PRIu32 " branch%s%s\n", f->log->nbranches,
+		   f->log->nbranches == 1 ? "" : "es", said < n ? "; the first are" : "");
 	for (uint32_t i = 0; i < said; i++)
-		put_branch(b[i], out);
+		put_branch(&b[i], out);
 	if (said < n)
 		buf_printf(out, "        and %" PRIu32 " more (--explain=all)\n", n - said);
 }

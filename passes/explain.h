@@ -80,8 +80,13 @@ void facts_ns(Buf *out, int64_t ns);
 /* The stage and which of its memory, time or traffic the step hangs on, as a phrase: "the arithmetic of stage 1". */
 void facts_binds(const Facts *f, Buf *out);
 
-/* The branches of the search, the chosen one first, then by what is known of their best plan. */
-const LogBranch **facts_branches(const Facts *f, Arena *a);
+/* Branches of the search that differ in their ranks' places only. */
+typedef struct BranchFacts {
+	const LogBranch *b;
+	uint32_t n;
+} BranchFacts;
+/* [*n] the chosen one first, then by what is known of their best plan. */
+BranchFacts *facts_branches(const Facts *f, Arena *a, uint32_t *n);
 /* "dp 4, tp 2, Megatron-SP, zero 1, recompute full" */
 void facts_candidate(const LogCandidate *x, Buf *out);
 /* The candidate a layer has in the plan, of the table of its stage; NULL: the plan was not searched for. */

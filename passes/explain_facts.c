@@ -375,14 +375,30 @@ by_known(const void *x, const void *y)
 	return a < b ? -1 : a > b;
 }
 
-const LogBranch **
-facts_branches(const Facts *f, Arena *a)
+static bool
+alike(const LogBranch *x, const LogBranch *y)
 {
-	const LogBranch **b = NEW_N(a, const LogBranch *, f->log->nbranches + 1);
-	for (uint32_t i = 0; i < f->log->nbranches; i++)
+	return x->stages == y->stages && x->microbatches == y->microbatches &&
+	       x->schedule == y->schedule && x->tp_outer == y->tp_outer && x->fate == y->fate &&
+	       x->least == y->least && x->time == y->time &&
+	       strcmp(x->why ? x->why : "", y->why ? y->why : "") == 0;
+}
+
+BranchFacts *
+facts_branches(const Facts *f, Arena *a, uint32_t *n)
+{
+	const uint32_t all = f->log->nbranches;
+	const LogBranch **b = NEW_N(a, const LogBranch *, all + 1);
+	BranchFacts *x = NEW_N(a, BranchFacts, all + 1);
+	*n = 0;
+	for (uint32_t i = 0; i < all; i++)
 		b[i] = &f->log->branch[i];
-	qsort(b, f->log->nbranches, sizeof(const LogBranch *), by_known);
-	return b;
+	qsort(b, all, sizeof(const LogBranch *), by_known);
+	for (uint32_t i = 0; i < all; i++) {
+		if (!*n || !alike(x[*n - 1].b, b[i])) x[(*n)++].b = b[i];
+		x[*n - 1].n++;
+	}
+	return x;
 }
 
 void

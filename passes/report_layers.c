@@ -66,8 +66,8 @@ static Strip
 strip_of(const Facts *f, Arena *a)
 {
 	Strip s = {.f = f};
-	s.used[ROW_type] = s.used[ROW_stage] = s.used[ROW_mesh + MX_dp] =
-	    s.used[ROW_mesh + MX_tp] = true;
+	s.used[ROW_stage] = f->m->plan.nstages > 1;
+	s.used[ROW_type] = s.used[ROW_mesh + MX_dp] = s.used[ROW_mesh + MX_tp] = true;
 	s.used[ROW_sp] = s.used[ROW_zero] = s.used[ROW_rc] = true;
 	for (uint32_t l = 0; l < f->nlayers; l++) {
 		const Choice x = choice_of(f, l);

@@ -100,10 +100,10 @@ html_plural(Buf *out, int64_t n, const char *what)
 {
 	const size_t len = strlen(what);
 	buf_count(out, n);
-	buf_printf(out, " %s%s", what,
-		   n == 1                            ? ""
-		   : len > 1 && what[len - 1] == 'h' ? "es"
-						     : "s");
+	if (n != 1 && what[len - 1] == 'y')
+		buf_printf(out, " %.*sies", (int)len - 1, what);
+	else
+		buf_printf(out, " %s%s", what, n == 1 ? "" : what[len - 1] == 'h' ? "es" : "s");
 }
 
 void

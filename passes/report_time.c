@@ -196,9 +196,13 @@ static void
 set_shape(Chart *c)
 {
 	static const int height[][LANE_COUNT] = {
-	    {26, 6, 6, 22}, {20, 5, 5, 16}, {14, 4, 4, 10}, {8, 2, 2, 0}};
+	    {40, 8, 8, 40}, {26, 6, 6, 22}, {20, 5, 5, 16}, {14, 4, 4, 10}, {8, 2, 2, 0}};
 	const Facts *f = c->f;
-	const uint32_t n = f->m->plan.nstages, size = n <= 4 ? 0 : n <= 8 ? 1 : n <= 16 ? 2 : 3;
+	const uint32_t n = f->m->plan.nstages, size = n <= 2    ? 0
+						      : n <= 4  ? 1
+						      : n <= 8  ? 2
+						      : n <= 16 ? 3
+								: 4;
 	bool used[LANE_COUNT] = {[LANE_compute] = true};
 	uint32_t most = 0;
 	c->every = (n + BANDS - 1) / BANDS;

@@ -43,7 +43,7 @@ plan_words(const Facts *f, const Plan *p, Buf *out)
 		if (i) buf_puts(out, "; ");
 		html_text(out, b.s);
 	}
-	if (p->nruns > 3) buf_printf(out, "; and %" PRIu32 " more runs", p->nruns - 3);
+	if (p->nruns > 3) buf_printf(out, "; and %" PRIu32 " more", p->nruns - 3);
 }
 
 static void
@@ -90,8 +90,9 @@ known(const LogBranch *b)
 }
 
 static void
-branch_row(const LogBranch *b, int64_t from, int64_t to, Buf *out)
+branch_row(const BranchFacts *x, int64_t from, int64_t to, Buf *out)
 {
+	const LogBranch *b = x->b;
 	const int64_t time = b->time == INT64_MAX ? 0 : b->time, lo = b->least,
 		      hi = time > lo ? time : lo;
 	buf_printf(out, "<tr%s><td>%" PRIu32 "</td><td>%" PRIu32 "</td><td>%s</td><td>%s</td>",
@@ -113,11 +114,12 @@ branch_row(const LogBranch *b, int64_t from, int64_t to, Buf *out)
 		buf_puts(out, ": ");
 		html_text(out, b->why);
 	}
+	if (x->n > 1) buf_printf(out, " (%" PRIu32 " placements)", x->n);
 	buf_puts(out, "</td></tr>\n");
 }
 
 static void
-branch_table(const LogBranch **b, uint32_t n, int64_t from, int64_t to, Buf *out)
+branch_table(const BranchFacts *b, uint32_t n, int64_t from, int64_t to, Buf *out)
 {
 	buf_puts(out,
 		 "<div class=scroll><table "
@@ -125,22 +127,21 @@ branch_table(const LogBranch **b, uint32_t n, int64_t from, int64_t to, Buf *out
 		 "th><th>tp groups</th><th>at least</th><th>best plan</th><th "
 		 "class=span></th><th class=l>what became of it</th></tr></thead>\n<tbody>\n");
 	for (uint32_t i = 0; i < n; i++)
-		branch_row(b[i], from, to, out);
+		branch_row(&b[i], from, to, out);
 	buf_puts(out, "</tbody></table></div>\n");
 }
 
 static void
 branches(const Facts *f, Buf *out)
 {
-	const SearchLog *log = f->log;
 	Arena *tmp = arena_new();
-	const LogBranch **b = facts_branches(f, tmp);
+	uint32_t n;
+	const BranchFacts *b = facts_branches(f, tmp, &n);
 	int64_t from = INT64_MAX, to = 0;
-	const uint32_t few = log->nbranches < FEW ? log->nbranches : FEW,
-		       many = log->nbranches < MANY ? log->nbranches : MANY;
+	const uint32_t few = n < FEW ? n : FEW, many = n < MANY ? n : MANY;
 	for (uint32_t i = 0; i < few; i++) {
-		const int64_t hi = known(b[i]);
-		if (b[i]->least > 0 && b[i]->least < from) from = b[i]->least;
+		const int64_t hi = known(b[i].b);
+		if (b[i].b->least > 0 && b[i].b->least < from) from = b[i].b->least;
 		if (hi > to && hi != INT64_MAX) to = hi;
 	}
 	if (from > to) from = 0;
@@ -153,14 +154,13 @@ branches(const Facts *f, Buf *out)
 	    "is above the best plan is left without looking further.</p>\n");
 	branch_table(b, few, from, to, out);
 	if (many > few) {
-		buf_printf(out, "<details><summary>%" PRIu32 " more%s</summary>\n", many - few,
-			   many < log->nbranches ? ", of" : "");
+		buf_printf(out, "<details><summary>%" PRIu32 " more</summary>\n", many - few);
 		branch_table(b + few, many - few, from, to, out);
 		buf_puts(out, "</details>\n");
 	}
-	if (many < log->nbranches) {
+	if (many < n) {
 		buf_puts(out, "<p class=note>and ");
-		buf_count(out, log->nbranches - many);
+		buf_count(out, n - many);
 		buf_puts(out, " more branches; --explain=all prints them</p>\n");
 	}
 	arena_free(tmp);
@@ -222,7 +222,9 @@ cloud(const Facts *f, Cloud *x, Buf *out)
 		html_ns(out, x->t->cost[x->class][x->chosen].cost.time);
 	}
 	buf_puts(out, "</figcaption><svg height=170 role=img aria-label=\"time of each "
-		      "candidate against its memory\">\n");
+		      "candidate against its memory\">\n<text x=6 y=12>time, up to ");
+	html_ns(out, x->max_time);
+	buf_puts(out, "</text>\n");
 	for (int pass = 0; pass < 3; pass++) /* the chosen one on top */
 		for (uint32_t k = 0; k < x->t->ncand && drawn < DOTS; k++) {
 			const int layer_of = k == x->chosen                      ? 2
