@@ -164,7 +164,7 @@ view_extremes(const Kind *k, View *v)
 		move_t = larger(move_t, v->move_t[i]);
 		move_bytes = larger(move_bytes, v->move_bytes[i]);
 	}
-	v->least_once = v->least_work = FAR;
+	v->least_once = v->least_work = v->n ? FAR : 0;
 	for (uint32_t i = 0; i < v->n; i++) {
 		const Choice *c = &v->c[i];
 		v->most_t = larger(v->most_t, c->t + larger(move_t, c->enter_t));

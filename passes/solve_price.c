@@ -239,82 +239,160 @@ order_prices(Kind *k, uint32_t most)
 	k->nprice = most;
 }
 
-/* Of all spans that begin at layer i, up to layer `end`: the least by a rate. */
+/* What a rate makes of every class: what comes first in a stage, and behind each group. */
+typedef struct Rated {
+	Rate r;
+	double *arrive; /* [nclasses][ngroups] */
+	double *behind; /* [nclasses][ngroups * (ngroups + 1)] */
+	double *run;    /* [widest + 1][ngroups] of the run at hand, by length */
+	double *row;    /* [2][ngroups] */
+} Rated;
+
+/* Which spans there are. */
+typedef struct Reach {
+	uint32_t *across; /* [n] where the longest that leaves its run ends; 0: none does */
+	uint32_t *need;   /* [n] of the run that begins there: the longest part of any */
+} Reach;
+
 static void
-price_forward(Solver *s, const Kind *k, uint32_t i, uint32_t end, Rate r, double *out)
+rate_classes(Solver *s, const Kind *k, Rated *x)
+{
+	uint32_t n = k->ngroups, classes = s->p->nclasses;
+	double *also = SCRATCH(s, double, (size_t)n *(n + 1));
+	x->arrive = SCRATCH(s, double, (size_t)classes *n);
+	x->behind = SCRATCH(s, double, (size_t)classes *n *(n + 1));
+	x->run = SCRATCH(s, double, (size_t)(s->widest + 1) * n);
+	x->row = SCRATCH(s, double, 2 * n);
+	for (uint32_t c = 0; c < classes; c++) {
+		best_arrivals(&k->view[c], x->r, x->r, x->arrive + (size_t)c * n, also);
+		best_moves(k, &k->view[c], x->r, x->r, x->behind + (size_t)c * n * (n + 1),
+			   also);
+	}
+}
+
+/* One layer more: `next` from `now`. Returns the least of next. */
+static double
+forward(const Kind *k, const View *before, const View *v, const double *cost, const double *now,
+	double *next)
 {
 	uint32_t n = k->ngroups;
-	double *now = SCRATCH(s, double, 2 * n), *next = now + n;
-	double *cost = SCRATCH(s, double, (size_t)n *(n + 1)),
-	       *also = SCRATCH(s, double, (size_t)n *(n + 1));
-	const View *before = &k->view[s->p->class_of[i]];
-	best_arrivals(before, r, r, now, also);
-	for (uint32_t j = i + 1; j <= end; j++) {
-		double least = INFINITY;
-		for (uint32_t x = 0; x < before->ngroups; x++)
-			if (now[before->group[x]] < least) least = now[before->group[x]];
-		uint32_t pair = pair_of(s, i, j);
-		if (pair != NO_PAIR && s->pairs[pair].i == i) out[pair] = least;
-		if (j == end) break;
-		const View *v = &k->view[s->p->class_of[j]];
-		if (j == i + 1 || s->run_first[j] == j) best_moves(k, v, r, r, cost, also);
-		for (uint32_t x = 0; x < v->ngroups; x++) {
-			uint32_t to = v->group[x];
-			next[to] = INFINITY;
-			for (uint32_t y = 0; y < before->ngroups; y++) {
-				uint32_t from = before->group[y];
-				double w = now[from] + cost[from * n + to];
-				if (w < next[to]) next[to] = w;
-			}
+	double least = INFINITY;
+	for (uint32_t x = 0; x < v->ngroups; x++) {
+		uint32_t to = v->group[x];
+		next[to] = INFINITY;
+		for (uint32_t y = 0; y < before->ngroups; y++) {
+			uint32_t from = before->group[y];
+			double w = now[from] + cost[from * n + to];
+			if (w < next[to]) next[to] = w;
 		}
-		double *swap = now;
-		now = next;
-		next = swap;
-		before = v;
+		if (next[to] < least) least = next[to];
 	}
-	s->work += (int64_t)(end - i) * n * n;
+	return least;
+}
+
+/* All spans inside the run that begins at layer i, and x->run for those that leave it. */
+static void
+price_run(Solver *s, const Kind *k, uint32_t i, uint32_t longest, Rated *x, double *out)
+{
+	uint32_t n = k->ngroups, class = s->p->class_of[i];
+	const View *v = &k->view[class];
+	const double *cost = x->behind + (size_t) class * n * (n + 1);
+	double least = INFINITY;
+	memcpy(x->run + n, x->arrive + (size_t) class * n, n * sizeof *x->run);
+	for (uint32_t y = 0; y < v->ngroups; y++)
+		if (x->run[n + v->group[y]] < least) least = x->run[n + v->group[y]];
+	for (uint32_t len = 1; len <= longest; len++) {
+		double *now = x->run + (size_t)len * n;
+		if (len > 1) least = forward(k, v, v, cost, now - n, now);
+		uint32_t pair = pair_of(s, i, i + len);
+		if (pair != NO_PAIR) out[pair] = least;
+	}
+	s->work += (int64_t)longest * n * n;
+}
+
+/* All spans that begin at layer i and leave its run. */
+static void
+price_across(Solver *s, const Kind *k, uint32_t i, uint32_t end, Rated *x, double *out)
+{
+	uint32_t n = k->ngroups;
+	const double *now = x->run + (size_t)(s->run_end[i] - i) * n;
+	for (uint32_t l = s->run_end[i]; l < end; l++) {
+		uint32_t class = s->p->class_of[l];
+		double *next = x->row + (l & 1) * n;
+		double least = forward(k, &k->view[s->p->class_of[l - 1]], &k->view[class],
+				       x->behind + (size_t) class * n * (n + 1), now, next);
+		uint32_t pair = pair_of(s, i, l + 1);
+		if (pair != NO_PAIR) out[pair] = least;
+		now = next;
+	}
+	s->work += (int64_t)(end - s->run_end[i]) * n * n;
 }
 
 static void
-fill_table(Solver *s, const Kind *k, const uint32_t *end, Rate r, double *out)
+fill_table(Solver *s, const Kind *k, const Reach *reach, Rate r, double *out)
 {
-	for (uint32_t i = 0; i < s->n; i++)
-		if (end[i]) price_forward(s, k, i, end[i], r, out);
+	Rated x = {.r = r};
 	scratch_reset(s);
+	rate_classes(s, k, &x);
+	for (uint32_t run = 0; run < s->n; run = s->run_end[run]) {
+		if (!reach->need[run]) continue;
+		price_run(s, k, run, reach->need[run], &x, out);
+		for (uint32_t i = run; i < s->run_end[run]; i++)
+			if (reach->across[i]) price_across(s, k, i, reach->across[i], &x, out);
+	}
 }
 
 static void
-fill_sums(Solver *s, Kind *k, const uint32_t *end)
+find_reach(Solver *s, Reach *r)
 {
+	r->across = NEW_N(s->a, uint32_t, s->n);
+	r->need = NEW_N(s->a, uint32_t, s->n);
+	for (uint32_t x = 0; x < s->npairs; x++) {
+		uint32_t i = s->pairs[x].i, j = s->pairs[x].j, run = s->run_first[i];
+		uint32_t part = (j < s->run_end[i] ? j : s->run_end[i]) - i;
+		if (part > r->need[run]) r->need[run] = part;
+		if (j > s->run_end[i] && j > r->across[i]) r->across[i] = j;
+	}
+}
+
+/* Steps to make one table. */
+static double
+table_steps(const Solver *s, const Kind *k, const Reach *r)
+{
+	double layers = 0;
+	for (uint32_t i = 0; i < s->n; i++) {
+		layers += r->need[i];
+		if (r->across[i]) layers += r->across[i] - s->run_end[i];
+	}
+	return layers * k->ngroups * k->ngroups;
+}
+
+static void
+fill_sums(Solver *s, Kind *k)
+{
+	int64_t *once = SCRATCH(s, int64_t, s->n + 1); /* of layers 0 .. */
+	once[0] = 0;
+	for (uint32_t l = 0; l < s->n; l++)
+		once[l + 1] = once[l] + k->view[s->p->class_of[l]].least_once;
 	k->least_once = NEW_N(s->a, int64_t, s->npairs);
 	k->least_work = NEW_N(s->a, int64_t, s->npairs);
-	for (uint32_t i = 0; i < s->n; i++) {
-		int64_t once = 0, work = 0;
-		for (uint32_t j = i + 1; j <= end[i]; j++) {
-			const View *v = &k->view[s->p->class_of[j - 1]];
-			uint32_t pair = pair_of(s, i, j);
-			once = far_add(once, v->least_once);
-			work = larger(work, v->least_work);
-			if (pair == NO_PAIR || s->pairs[pair].i != i) continue;
-			k->least_once[pair] = once;
-			k->least_work[pair] = work;
-		}
+	for (uint32_t x = 0; x < s->npairs; x++) {
+		uint32_t i = s->pairs[x].i, j = s->pairs[x].j;
+		k->least_once[x] = once[j] - once[i];
+		for (uint32_t l = i; l < j; l = s->run_end[l])
+			k->least_work[x] =
+			    larger(k->least_work[x], k->view[s->p->class_of[l]].least_work);
 	}
 }
 
 void
 price_tables(Solver *s)
 {
-	uint32_t *end =
-	    NEW_N(s->a, uint32_t, s->n); /* where the longest span from a layer ends */
-	for (uint32_t x = 0; x < s->npairs; x++)
-		if (s->pairs[x].j > end[s->pairs[x].i]) end[s->pairs[x].i] = s->pairs[x].j;
+	Reach reach = {0};
+	find_reach(s, &reach);
 	double steps = 0, cells = (double)s->npairs * s->nkinds;
-	for (uint32_t i = 0; i < s->n; i++)
-		if (end[i])
-			for (uint32_t k = 0; k < s->nkinds; k++)
-				steps += (double)(end[i] - i) * s->kind[k].ngroups *
-					 s->kind[k].ngroups;
+	for (uint32_t x = 0; x < s->nkinds; x++)
+		steps += table_steps(s, &s->kind[x], &reach);
 	double most = fmin(MAX_PRICES, fmin(TABLE_STEPS / steps, TABLE_BYTES / (8 * cells)));
 	for (uint32_t x = 0; x < s->nkinds; x++) {
 		Kind *k = &s->kind[x];
@@ -325,10 +403,10 @@ price_tables(Solver *s)
 		order_prices(k, most < 2 ? 2 : (uint32_t)most);
 		k->least = NEW_N(s->a, double, (size_t)s->npairs * k->nprice);
 		for (uint32_t i = 0; i < k->nprice; i++)
-			fill_table(s, k, end, (Rate){.t = 1, .bytes = k->price[i]},
+			fill_table(s, k, &reach, (Rate){.t = 1, .bytes = k->price[i]},
 				   k->least + (size_t)i * s->npairs);
 		k->least_bytes = NEW_N(s->a, double, s->npairs);
-		fill_table(s, k, end, (Rate){.bytes = 1}, k->least_bytes);
-		fill_sums(s, k, end);
+		fill_table(s, k, &reach, (Rate){.bytes = 1}, k->least_bytes);
+		fill_sums(s, k);
 	}
 }
