@@ -43,6 +43,7 @@ struct Cutting {
 	int64_t **once;        /* [stages][npairs] */
 	int64_t enough;        /* some stage's once is at least that */
 	Side before, behind;
+	int64_t side_steps, side_work; /* to find them takes so many; when it was done */
 	int64_t least;
 	Span ***span;  /* [stages][npairs] under the time looked for */
 	CutList *cuts; /* [stages][n + 1] */
@@ -105,24 +106,12 @@ bound_stages(Cutting *c)
 	}
 }
 
-/* May a boundary before stage `stage` be at layer i? */
-static bool
-may_begin(const Cutting *c, uint32_t stage, uint32_t i)
-{
-	const Solver *s = c->s;
-	if (stage == 0 || stage == s->stages) return i == (stage ? s->n : 0);
-	return i >= stage && i + (s->stages - stage) <= s->n;
-}
-
-/* Takes the better of what is known at `to` and a stage more than at `from`. */
+/* The layers at which stage `stage` may begin: *from .. *to; behind the last stage, the end. */
 static void
-side_take(Side *x, size_t to, size_t from, int64_t t, int64_t once)
+may_begin(const Solver *s, uint32_t stage, uint32_t *from, uint32_t *to)
 {
-	int64_t sum = far_add(x->sum[from], t), max = larger(x->max[from], t);
-	int64_t o = larger(x->once[from], once);
-	if (sum < x->sum[to]) x->sum[to] = sum;
-	if (max < x->max[to]) x->max[to] = max;
-	if (o < x->once[to] && sum < FAR) x->once[to] = o;
+	*from = stage == s->stages ? s->n : stage;
+	*to = stage == 0 ? 0 : s->n - (s->stages - stage);
 }
 
 static void
@@ -136,38 +125,92 @@ side_clear(Cutting *c, Side *x)
 		x->sum[i] = FAR;
 }
 
+/* The spans of stage k from layer i on: they end at *from .. *to. */
+static void
+may_end(const Solver *s, uint32_t k, uint32_t i, uint32_t *from, uint32_t *to)
+{
+	may_begin(s, k + 1, from, to);
+	if (*from <= i) *from = i + 1;
+	if (*to > i + s->widest) *to = i + s->widest;
+}
+
+static void
+find_behind(Cutting *c)
+{
+	Solver *s = c->s;
+	Side *b = &c->behind;
+	side_clear(c, b);
+	size_t end = at(c, s->stages, s->n);
+	b->sum[end] = b->max[end] = b->once[end] = 0;
+	c->side_steps = 0;
+	for (uint32_t k = s->stages; k-- > 0;) {
+		const int64_t *t = c->t[k], *once = c->once[k];
+		uint32_t i, last, j, to;
+		may_begin(s, k, &i, &last);
+		for (; i <= last; i++) {
+			const uint32_t *pair = s->pair + (size_t)i * (s->widest + 1);
+			int64_t sum = FAR, max = FAR, most_once = FAR;
+			may_end(s, k, i, &j, &to);
+			c->side_steps += to >= j ? to - j + 1 : 0;
+			for (; j <= to; j++) {
+				uint32_t x = pair[j - i];
+				size_t rest = at(c, k + 1, j);
+				if (x == NO_PAIR || b->sum[rest] >= FAR || t[x] >= FAR)
+					continue;
+				int64_t new_sum = b->sum[rest] + t[x];
+				int64_t new_max = larger(b->max[rest], t[x]);
+				int64_t new_once = larger(b->once[rest], once[x]);
+				sum = new_sum < sum ? new_sum : sum;
+				max = new_max < max ? new_max : max;
+				most_once = new_once < most_once ? new_once : most_once;
+			}
+			b->sum[at(c, k, i)] = sum;
+			b->max[at(c, k, i)] = max;
+			b->once[at(c, k, i)] = most_once;
+		}
+	}
+	c->least = step_time(c, b->sum[0], b->max[0], b->once[0]);
+	c->enough = b->once[0];
+}
+
+static void
+find_before(Cutting *c)
+{
+	Solver *s = c->s;
+	Side *f = &c->before;
+	side_clear(c, f);
+	f->sum[0] = f->max[0] = f->once[0] = 0;
+	for (uint32_t k = 0; k < s->stages; k++) {
+		const int64_t *t = c->t[k], *once = c->once[k];
+		uint32_t i, last, j, to;
+		may_begin(s, k, &i, &last);
+		for (; i <= last; i++) {
+			const uint32_t *pair = s->pair + (size_t)i * (s->widest + 1);
+			size_t from = at(c, k, i);
+			int64_t sum = f->sum[from], max = f->max[from],
+				most_once = f->once[from];
+			if (sum >= FAR) continue;
+			may_end(s, k, i, &j, &to);
+			for (; j <= to; j++) {
+				uint32_t x = pair[j - i];
+				size_t then = at(c, k + 1, j);
+				if (x == NO_PAIR || t[x] >= FAR) continue;
+				int64_t new_sum = sum + t[x], new_max = larger(max, t[x]);
+				int64_t new_once = larger(most_once, once[x]);
+				if (new_sum < f->sum[then]) f->sum[then] = new_sum;
+				if (new_max < f->max[then]) f->max[then] = new_max;
+				if (new_once < f->once[then]) f->once[then] = new_once;
+			}
+		}
+	}
+}
+
 static void
 find_sides(Cutting *c)
 {
-	Solver *s = c->s;
-	Side *f = &c->before, *b = &c->behind;
-	side_clear(c, f);
-	side_clear(c, b);
-	f->sum[0] = f->max[0] = f->once[0] = 0;
-	size_t end = at(c, s->stages, s->n);
-	b->sum[end] = b->max[end] = b->once[end] = 0;
-	for (uint32_t k = 0; k < s->stages; k++)
-		for (uint32_t i = 0; i < s->n; i++) {
-			if (f->sum[at(c, k, i)] >= FAR) continue;
-			for (uint32_t j = i + 1; j <= s->n && j - i <= s->widest; j++) {
-				uint32_t x = pair_of(s, i, j);
-				if (x == NO_PAIR || !may_begin(c, k + 1, j)) continue;
-				side_take(f, at(c, k + 1, j), at(c, k, i), c->t[k][x],
-					  c->once[k][x]);
-			}
-		}
-	for (uint32_t k = s->stages; k-- > 0;)
-		for (uint32_t i = 0; i < s->n; i++) {
-			if (f->sum[at(c, k, i)] >= FAR) continue;
-			for (uint32_t j = i + 1; j <= s->n && j - i <= s->widest; j++) {
-				uint32_t x = pair_of(s, i, j);
-				if (x == NO_PAIR || b->sum[at(c, k + 1, j)] >= FAR) continue;
-				side_take(b, at(c, k, i), at(c, k + 1, j), c->t[k][x],
-					  c->once[k][x]);
-			}
-		}
-	c->least = step_time(c, b->sum[0], b->max[0], b->once[0]);
-	c->enough = b->once[0];
+	find_behind(c);
+	find_before(c);
+	c->side_work = c->s->work;
 }
 
 Cutting *
@@ -190,7 +233,7 @@ cut_new(Solver *s, uint32_t head)
 		if (s->folded) c->time[i] *= p->microbatches;
 	}
 	bound_stages(c);
-	find_sides(c);
+	find_behind(c);
 	return c;
 }
 
@@ -467,7 +510,7 @@ solve_spans(Cutting *c, const uint32_t *first, int64_t under, bool *empty)
 		c->t[like][x] = *empty ? FAR : larger(c->t[like][x], span->p[0].t + c->time[k]);
 		if (!*empty)
 			c->once[like][x] = larger(c->once[like][x], span->p[span->n - 1].once);
-		find_sides(c);
+		if (s->work - c->side_work > c->side_steps) find_sides(c); /* pays */
 	}
 	return any;
 }
@@ -480,6 +523,8 @@ cut_search(Cutting *c, int64_t *under, SolveAnswer *out, bool *found)
 		 *point = NEW_N(c->a, uint32_t, s->stages);
 	c->span = NEW_N(c->a, Span **, s->stages);
 	c->cuts = NEW_N(c->a, CutList, at(c, s->stages + 1, 0));
+	find_before(c);
+	c->side_work = s->work;
 	int64_t least = c->least;
 	for (;;) {
 		int64_t now = best_cut(c, *under, first, point);

@@ -11,7 +11,7 @@
 
 #include "passes/solve_parts.h"
 
-enum { MAX_PRICES = 16, MAX_TRIES = 16 };
+enum { MAX_PRICES = 8, MAX_TRIES = 16 };
 #define TABLE_STEPS 3e7 /* at most, to make the tables */
 #define TABLE_BYTES 32e6
 
