@@ -2,8 +2,9 @@
  * meter.c - programs made with --instrument: how long each of their kernels takes, in place.
  *
  * A mark ends what ran since the mark before, so the times of a step add up to the step. Of every step the mean of a kernel's
- * calls is kept, and in the end the median over the steps: means, because the calls of one kernel find their operands in different
- * caches and what counts is their sum; medians, because steps are disturbed.
+ * calls is kept (they find their operands in different caches, and what counts is their sum), and in the end the mean over the
+ * steps that are neither among the shortest nor the longest quarter: disturbed steps are left out whole, so what kernels
+ * take still adds up to a step, which medians of their own would not.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -87,24 +88,35 @@ compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The median of the last steps, and how far their quartiles are apart in parts of it. */
-static double
-median(const Meters *x, const double *of, double *spread)
+static size_t
+kept(const Meters *x)
 {
-	double v[METER_STEPS];
-	size_t n = x->steps < METER_STEPS ? (size_t)x->steps : METER_STEPS;
+	return x->steps < METER_STEPS ? (size_t)x->steps : METER_STEPS;
+}
+
+/* The mean of a value over the steps of middle length, and how far its quartiles over all are apart in parts of it. */
+static double
+middle(const Meters *x, const double *of, double *spread)
+{
+	double v[METER_STEPS], sum = 0;
+	size_t n = kept(x), used = 0;
+	memcpy(v, x->step, n * sizeof *v);
+	qsort(v, n, sizeof *v, compare);
+	double lo = v[n / 4], hi = v[n - 1 - n / 4];
+	for (size_t k = 0; k < n; k++)
+		if (x->step[k] >= lo && x->step[k] <= hi) sum += of[k], used++;
+	sum /= (double)used;
 	memcpy(v, of, n * sizeof *v);
 	qsort(v, n, sizeof *v, compare);
-	double mid = n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-	*spread = mid > 0 ? (v[3 * n / 4 < n ? 3 * n / 4 : n - 1] - v[n / 4]) / mid : 0;
-	return mid;
+	*spread = sum > 0 ? (v[n - 1 - n / 4] - v[n / 4]) / sum : 0;
+	return sum;
 }
 
 /* What a step of this rank is made of, the dearest first, for people. */
 static void
 show(const Meters *x, const GvrtProgram *p)
 {
-	double spread, step = median(x, x->step, &spread), before = 1e300;
+	double spread, step = middle(x, x->step, &spread), before = 1e300;
 	size_t before_at = 0;
 	rt_outf("a step of %.3f ms:\n", step * 1e-6);
 	for (int line = 0; line < 24; line++) {
@@ -112,7 +124,7 @@ show(const Meters *x, const GvrtProgram *p)
 		size_t at = 0;
 		for (size_t k = 0; k < p->nmeters; k++) {
 			double t =
-			    median(x, x->mean + k * METER_STEPS, &spread) * (double)x->calls[k];
+			    middle(x, x->mean + k * METER_STEPS, &spread) * (double)x->calls[k];
 			bool shown = t > before || (t == before && k <= before_at);
 			if (!shown && t > most) most = t, at = k;
 		}
@@ -138,11 +150,11 @@ meters_write(const Meters *x, const GvrtProgram *p, const Place *at, bool people
 	snprintf(path, sizeof path, "%s.%d", name, at->rank);
 	FILE *f = fopen(path, "w");
 	if (!f) return rt_fail(e, "cannot write %s", path);
-	double step = median(x, x->step, &spread);
+	double step = middle(x, x->step, &spread);
 	fprintf(f, "meters 1\nranks %d threads %d steps %llu step_ns %.0f spread %.4f\n",
 		p->ranks, at->threads, (unsigned long long)x->steps, step, spread);
 	for (size_t k = 0; k < p->nmeters; k++) {
-		double ns = median(x, x->mean + k * METER_STEPS, &spread);
+		double ns = middle(x, x->mean + k * METER_STEPS, &spread);
 		if (!x->calls[k]) continue;
 		fprintf(f, "%lld %.1f %.4f %lld %s\n", (long long)x->calls[k], ns, spread,
 			(long long)x->calls[k] * (long long)x->steps, p->meters[k].what);

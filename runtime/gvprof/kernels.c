@@ -16,15 +16,26 @@ typedef struct Job { /* a program to be run */
 	int kernels;
 } Job;
 
+/* What tp splits depends on the prices: what was measured so far is what programs are made with, and what they are is asked again
+ * until nothing new comes up. */
+enum { ROUNDS = 5 };
+
 typedef struct Jobs {
+	const char *cluster, *profile; /* made with; NULL: there is none yet */
 	Job *j;
 	int n, cap;
 	int kernels, missing;
 } Jobs;
 
+typedef struct Rests { /* what steps took besides kernels and communication */
+	double *ns;
+	size_t n;
+} Rests;
+
 /* galvatronc with the model and what is common to all calls. */
 static Command
-compile(const Options *o, const char *work, bool whole)
+compile(const Options *o, const char *work, const char *cluster, const char *profile,
+	bool whole)
 {
 	Command c = compiler(o, text("%s/log", work));
 	add(&c, o->model);
@@ -34,6 +45,8 @@ compile(const Options *o, const char *work, bool whole)
 	}
 	if (o->precision) add(&c, text("--precision=%s", o->precision));
 	if (!whole) add(&c, "--short");
+	if (cluster) add(&c, text("--cluster=%s", cluster));
+	if (profile) add(&c, text("--profile=%s", profile));
 	return c;
 }
 
@@ -74,23 +87,22 @@ read_jobs(Jobs *x, const char *work, char *s, const char *given)
 }
 
 static void
-ask(const Options *o, const char *work, const char *profile, const char *plan, Jobs *x)
+ask(const Options *o, const char *work, const char *plan, Jobs *x)
 {
-	Command c = compile(o, work, plan != NULL);
+	Command c = compile(o, work, x->cluster, x->profile, plan != NULL);
 	c.out = text("%s/measure", work);
 	add(&c, "--emit=measure");
 	if (plan) add(&c, text("--plan=%s", plan));
 	add(&c, text("--ranks=%d", o->ranks));
 	add(&c, text("--threads=%d", o->threads));
-	if (profile) add(&c, text("--profile=%s", profile));
 	run(&c, "asking galvatronc which kernels there are");
 	read_jobs(x, work, read_text(c.out), plan);
 }
 
 static void
-emit(const Options *o, const char *work, const Job *j, bool timed)
+emit(const Options *o, const char *work, const Jobs *x, const Job *j, bool timed)
 {
-	Command c = compile(o, work, j->whole);
+	Command c = compile(o, work, x->cluster, x->profile, j->whole);
 	add(&c, text("--plan=%s", j->plan));
 	if (timed) add(&c, "--instrument");
 	add(&c, "--quiet");
@@ -103,11 +115,10 @@ void
 program_folder(const Options *o, const char *work, const char *dir)
 {
 	Jobs x = {0};
-	Options at = *o;
-	at.nplan = 0;
-	ask(&at, work, NULL, NULL, &x);
+	ask(o, work, NULL, &x);
 	if (!x.n) fail("no plan for %d ranks has a kernel", o->ranks);
-	emit(&at, work, &(Job){x.j[0].plan, text("%s", dir), false, 0}, false);
+	Job j = {.plan = x.j[0].plan, .dir = text("%s", dir)};
+	emit(o, work, &x, &j, false);
 }
 
 /* Runs a program and takes what it measured. */
@@ -134,7 +145,7 @@ prepare(const Options *o, const char *work, const Jobs *x)
 {
 	double begun = seconds();
 	for (int k = 0; k < x->n; k++) {
-		emit(o, work, &x->j[k], true);
+		emit(o, work, x, &x->j[k], true);
 		build(o, work, x->j[k].dir, NULL);
 		say("  built %d of %d programs, %s left", k + 1, x->n,
 		    duration((seconds() - begun) / (k + 1) * (x->n - k - 1)));
@@ -148,34 +159,47 @@ compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-void
-host_kernels(const Options *o, const char *work, uint64_t key)
+/* Measures what is missing; false: nothing is. */
+static bool
+one_round(const Options *o, const char *work, const char *path, uint64_t key, Points *points,
+	  Rests *rests)
 {
-	char *path = out_path(o, ".prof");
-	Points points = {0};
-	Jobs x = {0};
-	const char *have = !points_read(&points, path, key) || o->again ? NULL : path;
-	if (o->again) points = (Points){0};
+	Jobs x = {.cluster = out_path(o, ".hw"), .profile = points->n ? path : NULL};
 	for (int k = 0; k < o->nplan; k++)
-		ask(o, work, have, o->plan[k], &x);
-	if (!o->nplan) ask(o, work, have, NULL, &x);
+		ask(o, work, o->plan[k], &x);
+	if (!o->nplan) ask(o, work, NULL, &x);
 	say("%d rank%s of %d thread%s: %d kernels, %d to be measured by %d program%s", o->ranks,
 	    o->ranks > 1 ? "s" : "", o->threads, o->threads > 1 ? "s" : "", x.kernels,
 	    x.missing, x.n, x.n == 1 ? "" : "s");
-	if (!x.n) return;
+	if (!x.n) return false;
 	prepare(o, work, &x);
-	double *rests = grow(NULL, (size_t)x.n * sizeof *rests), begun = seconds();
+	double begun = seconds();
 	for (int k = 0; k < x.n; k++) {
 		double step, rest;
-		measure(o, work, &x.j[k], &points, &step, &rests[k]);
-		rest = rests[k];
-		points_write(&points, path, o, key);
+		measure(o, work, &x.j[k], points, &step, &rest);
+		rests->ns = grow(rests->ns, (rests->n + 1) * sizeof *rests->ns);
+		rests->ns[rests->n++] = rest;
+		points_write(points, path, o, key);
 		say("  ran %d of %d: %d kernels more, a step of %.2f ms with %.3f ms between "
 		    "kernels, %s left",
 		    k + 1, x.n, x.j[k].kernels, step * 1e-6, rest * 1e-6,
 		    duration((seconds() - begun) / (k + 1) * (x.n - k - 1)));
 	}
-	qsort(rests, (size_t)x.n, sizeof *rests, compare);
-	machine_step(o, rests[x.n / 2]);
-	say("wrote %s: %zu kernels", path, points.n);
+	say("wrote %s: %zu kernels", path, points->n);
+	return true;
+}
+
+void
+host_kernels(const Options *o, const char *work, uint64_t key)
+{
+	char *path = out_path(o, ".prof");
+	Points points = {0};
+	Rests rests = {0};
+	bool kept = points_read(&points, path, key);
+	if (!kept || o->again) points = (Points){0};
+	for (int k = 0; k < ROUNDS && one_round(o, work, path, key, &points, &rests); k++)
+		continue;
+	if (!rests.n) return;
+	qsort(rests.ns, rests.n, sizeof *rests.ns, compare);
+	machine_step(o, rests.ns[rests.n / 2]);
 }

@@ -80,7 +80,7 @@ predicted() { # PLAN RANKS: ms
 
 build() { # PLAN RANKS
 	# shellcheck disable=SC2086
-	"$GV" "$file" $sets $precision --plan "$out/$m-$1.plan" -o "$out/$m-$1" --quiet
+	"$GV" "$file" $sets $precision --plan "$out/$m-$1.plan" --cluster "$out/machine-$2.hw" --profile "$out/machine-$2.prof" -o "$out/$m-$1" --quiet
 	[ ! -d "$out/objects-$2" ] || [ -d "$out/$m-$1/obj" ] || cp -rp "$out/objects-$2" "$out/$m-$1/obj"
 	make -s -C "$out/$m-$1" >/dev/null
 	[ -d "$out/objects-$2" ] || { cp -rp "$out/$m-$1/obj" "$out/objects-$2" && rm -f "$out/objects-$2"/stage_*; }
@@ -124,7 +124,8 @@ awk '{ printf "| %s | %s | %d | %.2f | %.2f | %+.1f %% | %.1f %% |\n", $1, $2, $
 awk '
 	{
 		e = ($4 - $5) / $5
-		x[++k] = (e < 0) ? -e : e
+		if (e < 0) e = -e
+		x[++k] = e
 		key = $1 " " $3
 		if (!(key in best) || $5 < best[key]) best[key] = $5
 		if ($2 ~ /^chosen/) chosen[key] = $5, low[key] = $6
@@ -132,7 +133,8 @@ awk '
 	END {
 		for (i = 1; i <= k; i++) for (j = i + 1; j <= k; j++) if (x[i] > x[j]) { t = x[i]; x[i] = x[j]; x[j] = t }
 		for (key in chosen) {
-			w = (low[key] <= best[key]) ? 0 : chosen[key] / best[key] - 1
+			w = 0
+			if (low[key] > best[key]) w = chosen[key] / best[key] - 1
 			if (w > worst) worst = w
 		}
 		printf "plans %d median_error_percent %.2f chosen_worst_percent %.2f\n", k, 100 * (k % 2 ? x[(k + 1) / 2] : (x[k / 2] + x[k / 2 + 1]) / 2), 100 * worst

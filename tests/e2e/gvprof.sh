@@ -28,7 +28,7 @@ prof() { # NAME RANKS [options]: becomes gvprof, quickly
 }
 missing() { # NAME RANKS: kernels that the profile lacks
 	# shellcheck disable=SC2086
-	"$GV" $model $args --short --threads=1 --ranks "$2" --emit=measure --profile "$T/$1.prof" | sed -n 's/^kernels .* missing //p'
+	"$GV" $model $args --short --threads=1 --ranks "$2" --emit=measure --cluster "$T/$1.hw" --profile "$T/$1.prof" | sed -n 's/^kernels .* missing //p'
 }
 
 # An interrupt loses the program at hand; what is there is whole, and kept.
@@ -69,7 +69,10 @@ if command -v mpirun >/dev/null; then
 	args="$args --set=batch=2"
 	(prof p 2 --plan "$T/dp.plan") || { cat "$T/p.err"; fail "gvprof --plan"; }
 	# shellcheck disable=SC2086
-	"$GV" $model $args --plan "$T/dp.plan" --emit=measure --profile "$T/p.prof" | grep -q 'missing 0$' || fail "a plan's kernels are not measured"
+	"$GV" $model $args --plan "$T/dp.plan" --emit=measure --cluster "$T/p.hw" --profile "$T/p.prof" | grep -q 'missing 0$' || fail "a plan's kernels are not measured"
+	# shellcheck disable=SC2086
+	"$GV" $model $args --plan "$T/dp.plan" --emit=cost --cluster "$T/p.hw" --profile "$T/p.prof" >"$T/cost" || fail "--emit=cost"
+	grep -q '^kernels_between 0$' "$T/cost" && grep -q '^kernels_roofline 0$' "$T/cost" || { cat "$T/cost"; fail "a measured plan has kernels without a time"; }
 	grep -q '^curve all_reduce' "$T/p.hw" && grep -q '^curve message' "$T/p.hw" || fail "there are no curves"
 fi
 
