@@ -4,7 +4,9 @@
  *   galvatronc import allreduce_bandwidth_*.json p2p_*.json ... --device=a100.hw -o cluster.hw
  *   galvatronc import ... computation_*.json memory_*.json --layers=32 --hidden=4096 --batch=64 --memory=36GB
  *
- * The machine may also be a .hw: --cluster.
+ *   galvatronc import computation_*.json --map=block=layertype_0,output=layertype_other -o layers.prof
+ *
+ * The machine of a plan may also be a .hw: --cluster.
  */
 #include "frontend/import.h"
 
@@ -195,6 +197,44 @@ read_model(Ctx *c, const Options *o, Imported *out)
 	return read_layers(c, o->layers, out);
 }
 
+/* ---- a profile ---- */
+
+/* "block=layertype_0,output=layertype_other" */
+static int
+read_map(Ctx *c, const Options *o, Imported *out)
+{
+	Profile *p = NEW(c->perm, Profile);
+	uint32_t seq, cap = 0, type;
+	if (o->seq && !whole_u32(o->seq, &out->seq))
+		return bad("--seq", o->seq, "a whole number from 1 to 16777216");
+	if (!gal_seq(out->files, out->seq, &seq)) return 1;
+	p->ranks = p->threads = 1;
+	for (const char *at = o->map;; at++) {
+		size_t n = strcspn(at, "=,"), k = at[n] == '=' ? strcspn(at + n + 1, ",") : 0;
+		LayerTime l;
+		if (!n || !k || !gal_type_parse(at + n + 1, k, &type))
+			return bad(
+			    "--map", o->map,
+			    "LAYER=layertype_N or LAYER=layertype_other, with commas between");
+		if (!gal_layer_time(out->files, type, seq, &l)) {
+			diag_error(c->diag, (Loc){0},
+				   "--map: %.*s was not timed at sequence %u", (int)k,
+				   at + n + 1, seq);
+			return 1;
+		}
+		l.layer = name_of_n(c->names, at, n);
+		PUSH(c->perm, p->layer, p->nlayer, p->clayer, l);
+		at += n + 1 + k;
+		if (!*at) break;
+	}
+	for (uint32_t i = 0; i < out->files->nfile; i++)
+		PUSH(c->perm, p->provenance, p->nprovenance, cap,
+		     name_fmt(c->names, "imported: %s (Hetu-Galvatron), sequence %u",
+			      name_str(c->names, out->files->file[i]), seq));
+	out->profile = p;
+	return -1;
+}
+
 int
 import_read(Ctx *c, const Options *o, Imported *out)
 {
@@ -206,6 +246,7 @@ import_read(Ctx *c, const Options *o, Imported *out)
 					    name_of(c->names, base_name(o->files[i])), text, n))
 			return 1;
 	}
+	if (o->map) return read_map(c, o, out);
 	int status = read_model(c, o, out);
 	if (status >= 0) return status;
 	return make_cluster(c, o, out) ? -1 : 1;

@@ -11,7 +11,8 @@ typedef struct Imported {
 	GalFiles *files;
 	const Cluster *
 	    cluster; /* with no device given, of devices of which nothing is known but --memory */
-	bool plans; /* a plan is asked for, not a .hw */
+	const Profile *profile; /* a .prof is asked for: nothing else then */
+	bool plans;             /* a plan is asked for, not a .hw */
 	uint32_t *layers, ntypes, hidden, seq;
 	int64_t batch;
 } Imported;

@@ -374,6 +374,10 @@ import(Ctx *c, const Options *o)
 	c->explain = o->explain != NULL;
 	if (status >= 0) return status;
 	buf_init(&text, c->perm);
+	if (in.profile) {
+		profile_print(in.profile, c->names, &text);
+		return import_write(o, &text);
+	}
 	if (!in.plans) {
 		cluster_print(in.cluster, c->names, &text);
 		return import_write(o, &text);

@@ -93,6 +93,9 @@ static const OptDef defs[] = {
     {"--hidden", "N", TEXT(hidden),
      "import: ... between whose layers N numbers a position pass"},
     {"--seq", "N", TEXT(seq), "import: ... of N positions; default: those measured"},
+    {"--map", "LAYER=TYPE,..", TEXT(map),
+     "import: a .prof of measured layers, by the names they have in a model: "
+     "block=layertype_0"},
     {"--help", NULL, FLAG(help), "this text"},
     {"--version", NULL, FLAG(version), "the version"},
 };

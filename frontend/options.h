@@ -31,7 +31,7 @@ struct Options {
 	/* eval */
 	const char *data, *steps, *seed, *order;
 	/* import */
-	const char *device, *layers, *hidden, *seq, *batch;
+	const char *device, *layers, *hidden, *seq, *batch, *map;
 };
 
 /* Fills *o from the arguments. Returns -1 to go on, else the exit status after one line on stderr (2: usage). */

@@ -117,12 +117,21 @@ typedef struct KernelTime {
 	uint32_t runs;
 } KernelTime;
 
+/* Forward of a whole layer of the model, by samples; of tools that know no kernels. */
+typedef struct LayerTime {
+	Name layer; /* of the GDL file */
+	uint32_t n;
+	int64_t *samples, *ns; /* [n] rising; ns of all of them */
+} LayerTime;
+
 typedef struct Profile {
 	Name file;
 	Name device; /* the kind it was measured on */
 	uint32_t ranks, threads; /* side by side on a node while measuring; threads of each */
 	KernelTime *time; /* sorted by family, extents */
 	uint32_t n, cap;
+	LayerTime *layer; /* by the order of the file */
+	uint32_t nlayer, clayer;
 	Name *provenance;
 	uint32_t nprovenance;
 } Profile;
@@ -138,5 +147,11 @@ const KernelTime *profile_family(const Profile *p, Name family, uint32_t *n);
 void profile_add(Profile *p, Arena *a, const KernelTime *t);
 /* Exact; NULL. */
 const KernelTime *profile_find(const Profile *p, const KernelKey *k);
+
+/* ns of a forward of so many samples: a line from point to point; below the first the first line goes on, but not below the
+ * share of it; above the last, the share of that. */
+double layer_time(const LayerTime *l, double samples);
+/* NULL */
+const LayerTime *profile_layer(const Profile *p, const char *layer, size_t len, const Names *n);
 
 #endif

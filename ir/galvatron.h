@@ -121,6 +121,13 @@ GalFiles *gal_files(Arena *a, Names *n, Diag *d);
 /* One more file, whose keys say what it is. False after diagnostics. */
 bool gal_files_add(GalFiles *f, Name file, const char *text, size_t len);
 
+/* The sequence length asked for, or (0) the only one whose layers were timed. False after a diagnostic. */
+bool gal_seq(const GalFiles *f, uint32_t asked, uint32_t *out);
+/* Times of a layer type; false: none at that length. */
+bool gal_layer_time(const GalFiles *f, uint32_t type, uint32_t seq, LayerTime *out);
+/* "layertype_3", "layertype_other". */
+bool gal_type_parse(const char *s, size_t len, uint32_t *out);
+
 /* ---- galvatron_hw.c: a machine ---- */
 
 /* What the files say of the machine, with devices like `kind`; NULL after diagnostics. Warns of what is missing. */

@@ -352,3 +352,68 @@ gal_files_add(GalFiles *f, Name file, const char *text, size_t len)
 	PUSH(f->arena, f->file, f->nfile, f->cfile, file);
 	return r.ok;
 }
+
+/* ---- layers ---- */
+
+bool
+gal_type_parse(const char *s, size_t len, uint32_t *out)
+{
+	char text[32];
+
+	if (len >= sizeof text) return false;
+	memcpy(text, s, len);
+	text[len] = '\0';
+	*out = GAL_OTHER;
+	return !strcmp(text, "layertype_other") || matches(text, "layertype_#", out);
+}
+
+bool
+gal_seq(const GalFiles *f, uint32_t asked, uint32_t *out)
+{
+	uint32_t n = 0, seen[16];
+	bool there = false;
+	Buf list;
+
+	buf_init(&list, f->arena);
+	for (uint32_t i = 0; i < f->ntime; i++) {
+		uint32_t k = 0, seq = f->time[i].seq;
+
+		there |= seq == asked;
+		while (k < n && seen[k] != seq)
+			k++;
+		if (k < n || n == COUNTOF(seen)) continue;
+		buf_printf(&list, "%s%" PRIu32, n ? ", " : "", seq);
+		seen[n++] = seq;
+	}
+	*out = asked ? asked : n ? seen[0] : 0;
+	if (there || (!asked && n == 1)) return true;
+	if (!n)
+		diag_error(f->diag, (Loc){0},
+			   "no times of layers: computation_profiling_* has them");
+	else
+		diag_error(f->diag, (Loc){0}, "%s: measured were sequences of %s",
+			   asked ? "--seq" : "which sequence length? --seq says", list.s);
+	return false;
+}
+
+bool
+gal_layer_time(const GalFiles *f, uint32_t type, uint32_t seq, LayerTime *out)
+{
+	*out = (LayerTime){.samples = NEW_N(f->arena, int64_t, f->ntime + 1),
+			   .ns = NEW_N(f->arena, int64_t, f->ntime + 1)};
+	for (;;) { /* the next larger batch; of equal ones the first */
+		const GalTime *next = NULL;
+		int64_t after = out->n ? out->samples[out->n - 1] : 0;
+
+		for (uint32_t i = 0; i < f->ntime; i++) {
+			const GalTime *t = &f->time[i];
+
+			if (t->type == type && t->seq == seq && t->batch > after &&
+			    (!next || t->batch < next->batch))
+				next = t;
+		}
+		if (!next) return out->n > 0;
+		out->samples[out->n] = next->batch;
+		out->ns[out->n++] = (int64_t)(next->ms * next->batch * 1e6 + 0.5);
+	}
+}

@@ -12,7 +12,12 @@
 #include "ir/cluster.h"
 #include "ir/text.h"
 
-enum { MAX_TIMES = 1 << 20, MAX_LINES = 1 << 8 };
+enum {
+	MAX_TIMES = 1 << 20,
+	MAX_LINES = 1 << 8,
+	MAX_LAYERS = 1 << 8,
+	MAX_LAYER_TIMES = 1 << 10
+};
 
 /* ---- order ---- */
 
@@ -69,6 +74,32 @@ profile_add(Profile *p, Arena *a, const KernelTime *t)
 	PUSH(a, p->time, p->n, p->cap, *t);
 	memmove(p->time + i + 1, p->time + i, sizeof *p->time * (p->n - 1 - i));
 	p->time[i] = *t;
+}
+
+const LayerTime *
+profile_layer(const Profile *p, const char *layer, size_t len, const Names *n)
+{
+	for (uint32_t i = 0; i < p->nlayer; i++) {
+		const char *s = name_str(n, p->layer[i].layer);
+		if (strlen(s) == len && !memcmp(s, layer, len)) return &p->layer[i];
+	}
+	return NULL;
+}
+
+double
+layer_time(const LayerTime *l, double samples)
+{
+	uint32_t last = l->n - 1, i = 0;
+	double first = (double)l->ns[0] / (double)l->samples[0];
+	if (samples >= (double)l->samples[last])
+		return (double)l->ns[last] / (double)l->samples[last] * samples;
+	while (i + 2 < l->n && (double)l->samples[i + 1] <= samples)
+		i++;
+	if (!last) return first * samples;
+	double s0 = (double)l->samples[i], s1 = (double)l->samples[i + 1];
+	double t0 = (double)l->ns[i], t1 = (double)l->ns[i + 1];
+	double t = t0 + (t1 - t0) * (samples - s0) / (s1 - s0);
+	return samples < s0 ? fmax(t, first * samples) : t;
 }
 
 /* ---- reading ---- */
@@ -147,11 +178,45 @@ time_line(Prof *x, Scan at)
 	return true;
 }
 
+/* layer NAME : SAMPLES:TIME ... */
+static bool
+layer_line(Prof *x)
+{
+	Profile *p = x->p;
+	Scan at = x->s;
+	LayerTime l = {0};
+	if (!scan_name(&x->s, "a layer of the model", &l.layer)) return false;
+	for (uint32_t i = 0; i < p->nlayer; i++)
+		if (p->layer[i].layer == l.layer) return scan_fail(&at, "this layer twice");
+	if (p->nlayer == MAX_LAYERS) return scan_fail(&at, "more than %d layers", MAX_LAYERS);
+	if (!scan_punct(&x->s, ':')) return false;
+	l.samples = NEW_N(x->a, int64_t, MAX_LAYER_TIMES);
+	l.ns = NEW_N(x->a, int64_t, MAX_LAYER_TIMES);
+	do {
+		double ns;
+		at = x->s;
+		if (l.n == MAX_LAYER_TIMES)
+			return scan_fail(&at, "more than %d times", MAX_LAYER_TIMES);
+		if (!scan_int(&x->s, "a number of samples", 1, 1 << 24, &l.samples[l.n]) ||
+		    !scan_punct(&x->s, ':'))
+			return false;
+		if (l.n && l.samples[l.n] <= l.samples[l.n - 1])
+			return scan_fail(&at, "times of a layer go by rising samples");
+		at = x->s;
+		if (!scan_time(&x->s, "the time of a forward", &ns)) return false;
+		if (ns < 1) return scan_fail(&at, "a layer that takes less than 1 ns");
+		l.ns[l.n++] = (int64_t)nearbyint(ns);
+	} while (!scan_at_end(&x->s));
+	PUSH(x->a, p->layer, p->nlayer, p->clayer, l);
+	return true;
+}
+
 static bool
 line(Prof *x)
 {
-	static const char *const words[] = {"time", "family", "device", "ranks", "provenance"};
-	enum { L_time, L_family, L_device, L_ranks, L_provenance };
+	static const char *const words[] = {"time",  "family",     "device",
+					    "ranks", "provenance", "layer"};
+	enum { L_time, L_family, L_device, L_ranks, L_provenance, L_layer };
 	Scan at = x->s;
 	Name text;
 	int which;
@@ -166,6 +231,7 @@ line(Prof *x)
 		return once(x, at, "the device", &x->device_at) &&
 		       scan_name(&x->s, "the device it was measured on", &x->p->device);
 	case L_ranks: return ranks_line(x, at);
+	case L_layer: return layer_line(x);
 	default: break;
 	}
 	if (!scan_string(&x->s, "a quoted text", &text)) return false;
@@ -279,6 +345,17 @@ profile_print(const Profile *p, const Names *n, Buf *out)
 	for (uint32_t i = 0; i < p->nprovenance; i++) {
 		buf_puts(out, "provenance ");
 		text_quoted(out, name_str(n, p->provenance[i]));
+		buf_putc(out, '\n');
+	}
+	for (uint32_t i = 0; i < p->nlayer; i++) {
+		const LayerTime *l = &p->layer[i];
+		buf_puts(out, "layer ");
+		text_name(out, name_str(n, l->layer));
+		buf_puts(out, " :");
+		for (uint32_t k = 0; k < l->n; k++) {
+			buf_printf(out, " %" PRId64 ":", l->samples[k]);
+			text_time(out, (double)l->ns[k]);
+		}
 		buf_putc(out, '\n');
 	}
 	for (uint32_t i = 0; i < p->n; i++) {

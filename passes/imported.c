@@ -58,6 +58,7 @@ typedef struct Import {
 	const Cluster *cluster;
 	Arena *a; /* of one branch */
 	uint32_t ranks, layers, seq;
+	LayerTime *time; /* [ntypes + 1], embedding and head last */
 	int64_t limit;
 	double e, weights, gradients; /* bytes of a number; parts of a parameter's 16 bytes */
 	/* a branch */
@@ -88,33 +89,7 @@ static void GV_PRINTF(2, 3) explain(const Import *x, const char *fmt, ...)
 static double
 forward(const Import *x, uint32_t type, double samples)
 {
-	const GalTime *below = NULL, *above = NULL, *first = NULL, *second = NULL, *last = NULL;
-	for (uint32_t i = 0; i < x->f->ntime; i++) {
-		const GalTime *t = &x->f->time[i];
-		if (t->type != type || t->seq != x->seq) continue;
-		if (!last || t->batch > last->batch) last = t;
-		if (!first || t->batch < first->batch) {
-			second = first;
-			first = t;
-		} else if (t->batch > first->batch && (!second || t->batch < second->batch)) {
-			second = t;
-		}
-		if (t->batch <= samples && (!below || t->batch > below->batch)) below = t;
-		if (t->batch >= samples && (!above || t->batch < above->batch)) above = t;
-	}
-	if (!above) return last->ms * samples * 1e6;
-	double share = first->ms * samples;
-	if (below) {
-		double lo = below->ms * below->batch, hi = above->ms * above->batch;
-		if (above->batch == below->batch) return lo * 1e6;
-		return (lo +
-			(hi - lo) * (samples - below->batch) / (above->batch - below->batch)) *
-		       1e6;
-	}
-	if (!second) return share * 1e6;
-	double slope = (second->ms * second->batch - first->ms * first->batch) /
-		       (second->batch - first->batch);
-	return fmax(share, first->ms * first->batch + slope * (samples - first->batch)) * 1e6;
+	return layer_time(&x->time[type == GAL_OTHER ? x->ask->ntypes : type], samples);
 }
 
 static const GalMemory *
@@ -608,42 +583,6 @@ branch(Import *x, uint32_t stages, uint32_t mb)
 /* ---- what was asked ---- */
 
 static bool
-has_times(const Import *x, uint32_t type)
-{
-	for (uint32_t i = 0; i < x->f->ntime; i++)
-		if (x->f->time[i].type == type && x->f->time[i].seq == x->seq) return true;
-	return false;
-}
-
-/* The sequence length asked for, or the only one that was measured. */
-static bool
-find_seq(Import *x)
-{
-	Buf list;
-	buf_init(&list, x->c->tmp);
-	uint32_t n = 0, seen[16];
-	for (uint32_t i = 0; i < x->f->ntime; i++) {
-		uint32_t k = 0;
-		while (k < n && seen[k] != x->f->time[i].seq)
-			k++;
-		if (k < n || n == COUNTOF(seen)) continue;
-		buf_printf(&list, "%s%" PRIu32, n ? ", " : "", x->f->time[i].seq);
-		seen[n++] = x->f->time[i].seq;
-	}
-	if (!n) {
-		diag_error(x->c->diag, (Loc){0},
-			   "no times of layers: computation_profiling_* has them");
-		return false;
-	}
-	x->seq = x->ask->seq ? x->ask->seq : seen[0];
-	for (uint32_t k = 0; k < n; k++)
-		if (seen[k] == x->seq && (x->ask->seq || n == 1)) return true;
-	diag_error(x->c->diag, (Loc){0}, "%s: measured were sequences of %s",
-		   x->ask->seq ? "--seq" : "which sequence length? --seq says", list.s);
-	return false;
-}
-
-static bool
 need(const Import *x, bool there, const char *what, const char *where)
 {
 	if (there) return true;
@@ -652,20 +591,22 @@ need(const Import *x, bool there, const char *what, const char *where)
 }
 
 static bool
-check_measured(const Import *x)
+check_measured(Import *x)
 {
 	bool ok = true;
+	x->time = NEW_N(x->c->perm, LayerTime, x->ask->ntypes + 1);
 	for (uint32_t k = 0; k < x->ask->ntypes; k++) {
 		Buf b;
 		buf_init(&b, x->c->tmp);
 		buf_printf(&b, "layer type %" PRIu32 " has no time", k);
-		ok &= need(x, has_times(x, k), b.s,
+		ok &= need(x, gal_layer_time(x->f, k, x->seq, &x->time[k]), b.s,
 			   "computation_profiling_* has layertype_N_bszB_seqS");
 		buf_init(&b, x->c->tmp);
 		buf_printf(&b, "layer type %" PRIu32 " has no memory", k);
 		ok &= need(x, memory_of(x, k), b.s, "memory_profiling_* has layertype_N_sp");
 	}
-	ok &= need(x, has_times(x, GAL_OTHER), "embedding and head have no time",
+	ok &= need(x, gal_layer_time(x->f, GAL_OTHER, x->seq, &x->time[x->ask->ntypes]),
+		   "embedding and head have no time",
 		   "computation_profiling_* has layertype_other_bszB_seqS");
 	ok &= need(x, other_of(x, GAL_off) || (other_of(x, GAL_first) && other_of(x, GAL_last)),
 		   "embedding and head have no memory",
@@ -793,7 +734,8 @@ imported_plan(Ctx *c, const GalFiles *f, const Cluster *cluster, const ImportAsk
 	*out = (ImportFound){.time = INT64_MAX};
 	for (uint32_t k = 0; k < ask->ntypes; k++)
 		x.layers += ask->layers[k];
-	if (!find_seq(&x) || !check_measured(&x) || !check_ranks(&x) || !find_limit(&x))
+	if (!gal_seq(f, ask->seq, &x.seq) || !check_measured(&x) || !check_ranks(&x) ||
+	    !find_limit(&x))
 		return false;
 	x.price = price_new(c->perm, cluster, NULL, x.ranks, 1);
 	out->limit = x.limit;

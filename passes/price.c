@@ -105,15 +105,17 @@ price_body_on(Price *p, const Module *m, const Body *b, uint32_t device, uint32_
 	const Device *d = &p->cluster->device[kind];
 	BodyPrice sum = {0};
 	uint32_t launches = 0;
+	double whole = price_layer(p, m, b, kind); /* launches and all */
 	for (uint32_t i = 0, end; i < b->nops; i = end) {
 		int64_t comm = op_comm(p, m, b, &b->ops[i], device), compute = 0;
 		end = i + 1;
-		if (!(op_info[b->ops[i].code].flags & OF_COMM))
+		if (whole < 0 && !(op_info[b->ops[i].code].flags & OF_COMM))
 			compute = price_kernel_on(p, m, b, i, &end, kind);
 		launches += (compute > 0 || comm > 0) && !same_launch(b, i);
 		sum.compute += compute;
 		sum.comm += comm;
 	}
+	if (whole >= 0) return (BodyPrice){price_round(whole), sum.comm};
 	int64_t idle = price_round(launches * d->launch) - sum.compute - sum.comm;
 	if (idle > 0) sum.compute += idle;
 	return sum;

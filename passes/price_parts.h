@@ -5,6 +5,7 @@
  *   price_host.c     the machine at hand; how ranks share a host
  *   price_kernel.c   kernels: the roofline
  *   price_point.c    kernels: measured points
+ *   price_layer.c    bodies of layers that were measured whole
  *   price_shape.c    groups on the machine
  *   price_comm.c     collectives, messages
  *   price_exchange.c exchanges between meshes
@@ -52,6 +53,10 @@ Cost price_cost(Price *p, const Module *m, const Body *b, uint32_t first, uint32
 /* price_point.c */
 /* From the profile, which is of this kind; below 0: the family is not in it.  */
 double price_point(Price *p, const Module *m, const Body *b, uint32_t first, uint32_t kind);
+
+/* price_layer.c */
+/* All kernels of a body, from the time of its layer's forward; below 0: there is none. */
+double price_layer(Price *p, const Module *m, const Body *b, uint32_t kind);
 
 /* price_shape.c */
 void price_shapes_new(Price *p);

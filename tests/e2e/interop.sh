@@ -31,6 +31,17 @@ for limit in 8GB 2GB 1.2GB; do # less memory never makes it faster, nor does a d
 done
 awk -v a="$roomy" -v b="$tight" 'BEGIN { exit !(a > 0 && a <= b) }' || fail "8GB: $roomy ms, 2GB: $tight ms"
 
+# ---- measured layers as a profile: three layers of 8 samples at 1 ms each, and three times that (B and W) ----
+"$GV" import $F/computation_profiling_bf16_toy_all.json --map=block=layertype_0,output=layertype_other -o "$T/toy.prof" || fail "--map"
+grep -qx 'layer block : 1:2.2ms 2:4ms 4:7.6ms' "$T/toy.prof" && grep -qx 'layer output : 1:1.5ms 2:2.5ms 4:4.5ms' "$T/toy.prof" || { cat "$T/toy.prof"; fail "the profile differs"; }
+printf 'prof 1\nlayer block : 1:1ms 8:8ms\n' >"$T/1.prof"
+printf 'prof 1\nlayer block : 1:2ms 8:16ms\n' >"$T/2.prof"
+printf 'plan 1\nranks 1\nlayers 0-4 mesh m0\n' >"$T/one.plan"
+printf 'plan 1\nranks 2\nmesh m1 = dp:2\nlayers 0-4 mesh m1\n' >"$T/dp.plan"
+compute() { "$GV" tests/models/gpt.gdl --set batch=8 --cluster "$T/two_nodes.hw" --plan "$T/$1.plan" --profile "$T/$2.prof" --emit=cost | sed -n 's/^stage 0 .*compute_ns \([0-9]*\).*/\1/p'; }
+[ $(($(compute one 2) - $(compute one 1))) = 72000000 ] || fail "one rank: $(compute one 2) - $(compute one 1) ns"
+[ $(($(compute dp 2) - $(compute dp 1))) = 36000000 ] || fail "half of the samples: $(compute dp 2) - $(compute dp 1) ns"
+
 # ---- strategies ----
 gpt="tests/models/gpt.gdl --set batch=8 --set layers=4 --set seq=12"
 plan --memory=2GB --emit=strategy-json >"$T/s.json"

@@ -82,11 +82,21 @@ add_all(Case *x, const char *memory)
 	add(x, "p2p_bandwidth_1nodes_4gpus_per_node.json", messages);
 }
 
-static bool
-plan(Case *x, uint32_t layers, int64_t batch)
+static Device
+device(Case *x)
 {
 	Device d = {
 	    .name = name_of(x->c.names, "d"), .target = TG_cuda, .memory = (int64_t)1 << 40};
+
+	for (int k = 0; k < EF_COUNT; k++)
+		d.eff[k] = hw_eff[k].value;
+	return d;
+}
+
+static bool
+plan(Case *x, uint32_t layers, int64_t batch)
+{
+	Device d = device(x);
 	const ImportAsk ask = {.layers = &layers, .ntypes = 1, .batch = batch, .hidden = 1024};
 	const Cluster *c = gal_cluster(x->files, &d);
 	bool ok = c && imported_plan(&x->c, x->files, c, &ask, &x->found);
@@ -270,8 +280,7 @@ static void
 test_types(void)
 {
 	Case x = open_case(1, 100000);
-	Device d = {
-	    .name = name_of(x.c.names, "d"), .target = TG_cuda, .memory = (int64_t)1 << 40};
+	Device d = device(&x);
 	const uint32_t layers[] = {2, 1};
 	const ImportAsk ask = {.layers = layers, .ntypes = 2, .batch = 2};
 

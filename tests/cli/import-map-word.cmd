@@ -1,0 +1,1 @@
+import ../galvatron/computation_profiling_bf16_toy_all.json --map=block=layer0

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=plan --profile prof-layers.prof
