@@ -195,7 +195,13 @@ load(Ctx *c, const Options *o)
 		return NULL;
 	}
 	Module *m = ir_parse(c->perm, c->names, c->diag, file, text, n);
-	return m && ir_verify(m, c->diag, base_name(o->file)) ? m : NULL;
+	if (!m || !ir_verify(m, c->diag, base_name(o->file))) return NULL;
+	Buf why;
+	buf_init(&why, c->tmp);
+	if (m->level < LV_plan || !c->cluster || cluster_has(c->cluster, &m->plan, &why))
+		return m;
+	diag_error(c->diag, (Loc){0}, "%s: %s", base_name(o->file), why.s);
+	return NULL;
 }
 
 /* The level that --emit names; LV_COUNT: it names none, -1: as far as it goes. */

@@ -1,6 +1,7 @@
 /*
  * cluster.c - the machine a plan is for: counting through its devices, the order a plan gives its nodes.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "ir/cluster.h"
@@ -74,4 +75,26 @@ cluster_order(const Cluster *c, Arena *a, const uint32_t *nodes, uint32_t n)
 		x->devices += r.devices;
 	}
 	return x;
+}
+
+bool
+cluster_has(const Cluster *c, const Plan *p, Buf *why)
+{
+	uint64_t devices = p->nnodes ? 0 : c->devices;
+	for (uint32_t i = 0; i < p->nnodes; i++) {
+		if (p->nodes[i] >= c->nodes) {
+			buf_printf(why,
+				   "node %" PRIu32 " is not in the cluster, whose nodes are 0 "
+				   "to %" PRIu32,
+				   p->nodes[i], c->nodes - 1);
+			return false;
+		}
+		devices += run_of_node(c, p->nodes[i])->devices;
+	}
+	if (p->ranks <= devices) return true;
+	buf_printf(why,
+		   "this plan is for %" PRIu32 " ranks, the cluster%s %" PRIu64 " device%s",
+		   p->ranks, p->nnodes ? "'s nodes it names have" : " has", devices,
+		   devices == 1 ? "" : "s");
+	return false;
 }

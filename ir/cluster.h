@@ -86,6 +86,8 @@ void cluster_print(const Cluster *c, const Names *n, Buf *out);
 uint32_t cluster_node(const Cluster *c, uint32_t device, uint32_t *in_node, uint32_t *run);
 const Device *cluster_device(const Cluster *c, uint32_t device);
 
+/* Can the plan be for it: enough devices on the nodes it names? False: why. */
+bool cluster_has(const Cluster *c, const Plan *p, Buf *why);
 /* The cluster as a plan counts it: its nodes in the order given. */
 Cluster *cluster_order(const Cluster *c, Arena *a, const uint32_t *nodes, uint32_t n);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "ir/galvatron.h"
+#include "ir/cluster.h"
 #include "passes/search.h"
 
 enum { MAX_PLAN_BYTES = 16 << 20 };
@@ -64,6 +65,10 @@ check_options(Ctx *c, const Plan *p, Name file)
 	if (c->threads && c->threads != p->threads)
 		diag_error(c->diag, at, "this plan has threads %s, --threads says %" PRIu32,
 			   threads_str(p->threads, text, sizeof(text)), c->threads);
+	Buf why;
+	buf_init(&why, c->tmp);
+	if (c->cluster && !cluster_has(c->cluster, p, &why))
+		diag_error(c->diag, at, "%s", why.s);
 	for (uint32_t i = 0; c->recompute_given && i < p->nruns; i++)
 		if (p->runs[i].recompute != c->recompute)
 			diag_error(c->diag, p->runs[i].loc,

@@ -128,6 +128,15 @@ test_counting(void)
 	      "equal nodes are one run");
 	x = cluster_order(c, w.a, NULL, 0);
 	CHECK(x->devices == c->devices, "no order: the file's");
+	Buf why;
+	uint32_t bad[] = {0, 6}, good[] = {2, 0};
+	buf_init(&why, w.a);
+	CHECK(cluster_has(c, &(Plan){.ranks = 14}, &why), "all devices");
+	CHECK(!cluster_has(c, &(Plan){.ranks = 15}, &why), "one more");
+	CHECK(!cluster_has(c, &(Plan){.ranks = 1, .nodes = bad, .nnodes = 2}, &why),
+	      "no node 6");
+	CHECK(cluster_has(c, &(Plan){.ranks = 8, .nodes = good, .nnodes = 2}, &why), "5 and 3");
+	CHECK(!cluster_has(c, &(Plan){.ranks = 9, .nodes = good, .nnodes = 2}, &why), "no 9");
 	arena_free(w.a);
 }
 
