@@ -482,6 +482,7 @@ compare(Ctx *c, Options *o)
 	Plan plan[2];
 	Buf b;
 	if (!o->file && !(o->file = diff_model(c, o->files[0]))) return 1;
+	c->plan_path = o->files[0]; /* how many ranks there are, a plan says */
 	Module *m = load_machine(c, o) ? load(c, o) : NULL;
 	if (!m || !passes_to(c, &m, "optimizer")) return 1;
 	for (int i = 0; i < 2; i++)

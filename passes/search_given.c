@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ir/cluster.h"
 #include "ir/galvatron.h"
 #include "ir/cluster.h"
 #include "passes/search.h"
@@ -54,6 +55,11 @@ check_options(Ctx *c, const Plan *p, Name file)
 		diag_error(c->diag, at,
 			   "this plan is for %" PRIu32 " ranks, --ranks says %" PRIu32,
 			   p->ranks, c->ranks);
+	if (c->cluster && p->ranks > c->cluster->devices)
+		diag_error(c->diag, at,
+			   "this plan is for %" PRIu32 " ranks, the cluster has %" PRIu32
+			   " device%s",
+			   p->ranks, c->cluster->devices, c->cluster->devices == 1 ? "" : "s");
 	if (c->microbatches && c->microbatches != p->microbatches)
 		diag_error(c->diag, at,
 			   "this plan has %" PRIu32
