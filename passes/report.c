@@ -41,9 +41,9 @@ lead(const Facts *f, Buf *out)
 		buf_printf(out, "Memory is tightest in stage %" PRIu32 ": ", f->tightest);
 	else
 		buf_puts(out, "A rank has in memory ");
-	buf_bytes(out, tight->rank_bytes);
+	html_bytes(out, tight->rank_bytes);
 	buf_puts(out, " of ");
-	buf_bytes(out, tight->limit);
+	html_bytes(out, tight->limit);
 	if (tight->rank_bytes > tight->limit)
 		buf_puts(out, ", which is <b>more than there is</b>");
 	buf_puts(out, ". ");
@@ -53,7 +53,7 @@ lead(const Facts *f, Buf *out)
 				  : "No plan is faster: the gap to the lower bound is <b>");
 		html_percent(out, f->log->gap);
 		buf_puts(out, f->log->gap > 0 ? "</b> faster." : "</b>.");
-	} else {
+	} else if (f->c->plan_path) {
 		buf_puts(out, "The plan was given.");
 	}
 	buf_puts(out, "</p>\n");
@@ -91,7 +91,7 @@ tiles(const Facts *f, Buf *out)
 	html_percent(out,
 		     tight->limit > 0 ? (double)tight->rank_bytes / (double)tight->limit : 0);
 	buf_puts(out, "</b><em>");
-	buf_bytes(out, tight->rank_bytes);
+	html_bytes(out, tight->rank_bytes);
 	buf_puts(out, " a rank</em></li>\n");
 	tile(out, "bubble");
 	html_percent(out, (double)(slow->part[PT_bubble] + slow->part[PT_pp]) / step);

@@ -27,6 +27,7 @@ void report_html(const Facts *f, Buf *out);
 /* Text of a user: markup escaped, control characters and bytes that are no UTF-8 replaced. */
 void html_text(Buf *out, const char *s);
 void html_ns(Buf *out, int64_t ns);
+void html_bytes(Buf *out, int64_t bytes);
 void html_percent(Buf *out, double part); /* of 1: "12.3%", "0.04%" */
 /* A length as CSS takes it, per cent with three decimals at most. */
 void html_width(Buf *out, int64_t part, int64_t whole);

@@ -96,7 +96,7 @@ report_memory(const Facts *f, Buf *out)
 			'm',
 			offsetof(StageFacts, mem),
 			far || most > limit ? most : limit,
-			buf_bytes};
+			html_bytes};
 	html_section(out, "memory", "Memory of a rank", "");
 	buf_puts(out, "<div class=bars>\n");
 	uint32_t drawn = 0;
@@ -112,11 +112,11 @@ report_memory(const Facts *f, Buf *out)
 		}
 		bar(&b, k, n, line, out);
 		buf_puts(out, "<div class=bv>");
-		buf_bytes(out, f->stage[k].rank_bytes);
+		html_bytes(out, f->stage[k].rank_bytes);
 		buf_puts(out, "</div>\n");
 	}
 	buf_puts(out, "</div>\n<p class=note>The limit is ");
-	buf_bytes(out, f->stage[f->tightest].limit);
+	html_bytes(out, f->stage[f->tightest].limit);
 	buf_puts(out, far ? ", far to the right. " : ", the line. ");
 	buf_puts(out, "</p>\n");
 	legend_title(f, f->tightest, "which has the least room", out);

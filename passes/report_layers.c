@@ -269,7 +269,7 @@ run_row(const Strip *s, uint32_t from, uint32_t to, uint32_t layers, Buf *out)
 	buf_puts(out, "</td><td>");
 	html_ns(out, forward.comm + back.comm);
 	buf_puts(out, "</td><td>");
-	buf_bytes(out, f->m->types[f->m->insts[inst].type].slot_frame);
+	html_bytes(out, f->m->types[f->m->insts[inst].type].slot_frame);
 	buf_puts(out, "</td></tr>\n");
 }
 

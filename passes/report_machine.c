@@ -121,6 +121,7 @@ static void
 machine_text(const Facts *f, Buf *out)
 {
 	const Cluster *c = f->cluster;
+	const uint32_t used = used_nodes(f);
 	for (uint32_t r = 0; r < c->nrun; r++) {
 		const NodeRun *x = &c->run[r];
 		buf_puts(out, "<p class=note>");
@@ -131,7 +132,7 @@ machine_text(const Facts *f, Buf *out)
 				       : "";
 		html_text(out, *name ? name : "this machine's cores");
 		buf_puts(out, "</b>, ");
-		buf_bytes(out, c->device[x->device].memory);
+		html_bytes(out, c->device[x->device].memory);
 		if (x->devices > 1) {
 			buf_puts(out, " each; ");
 			bandwidth(out, x->near.bytes);
@@ -142,6 +143,8 @@ machine_text(const Facts *f, Buf *out)
 			bandwidth(out, x->far.bytes);
 			buf_puts(out, " from a node to the others");
 		}
+		if (used < c->nodes && c->nrun == 1)
+			buf_printf(out, "; the plan takes %" PRIu32 " of them", used);
 		buf_puts(out, "</p>\n");
 	}
 }

@@ -47,18 +47,39 @@ html_text(Buf *out, const char *s)
 	}
 }
 
+/* A number and its unit stay on one line. */
+static void
+bind(Buf *out, size_t from)
+{
+	char *space = strchr(out->s + from, ' ');
+	if (!space) return;
+	char unit[16];
+	snprintf(unit, sizeof unit, "%s", space + 1);
+	out->n = (size_t)(space - out->s);
+	buf_printf(out,
+		   "\xc2\xa0"
+		   "%s",
+		   strcmp(unit, "us") == 0 ? "µs" : unit);
+}
+
 void
 html_ns(Buf *out, int64_t ns)
 {
+	const size_t from = out->n;
 	if (!ns) {
 		buf_puts(out, "0");
 		return;
 	}
 	facts_ns(out, ns);
-	if (out->n < 3 || strcmp(out->s + out->n - 3, " us") != 0) return;
-	out->n -= 2;
-	out->s[out->n] = '\0';
-	buf_puts(out, "µs");
+	bind(out, from);
+}
+
+void
+html_bytes(Buf *out, int64_t bytes)
+{
+	const size_t from = out->n;
+	buf_bytes(out, bytes);
+	bind(out, from);
 }
 
 void

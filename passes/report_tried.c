@@ -67,7 +67,7 @@ finalists(const Facts *f, Buf *out)
 		time_cell(out, x->table_time);
 		time_cell(out, x->time);
 		buf_printf(out, "<td data-v=%" PRId64 ">", most);
-		buf_bytes(out, most);
+		html_bytes(out, most);
 		buf_printf(out, "</td><td class=l>%s</td><td class=\"l wrap\">",
 			   i == log->chosen ? "chosen"
 			   : x->fits        ? "yes"
@@ -198,7 +198,7 @@ dot(const Cloud *x, uint32_t k, Buf *out)
 	buf_puts(out, ": ");
 	html_ns(out, c->cost.time);
 	buf_puts(out, ", ");
-	buf_bytes(out, bytes);
+	html_bytes(out, bytes);
 	buf_puts(out, "</title></circle>\n");
 }
 
@@ -235,7 +235,7 @@ cloud(const Facts *f, Cloud *x, Buf *out)
 			drawn++;
 		}
 	buf_puts(out, "</svg><p class=ends><span>0</span><span>memory, up to ");
-	buf_bytes(out, x->max_bytes);
+	html_bytes(out, x->max_bytes);
 	buf_puts(out, "</span></p></figure>\n");
 }
 
