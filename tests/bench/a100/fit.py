@@ -80,8 +80,12 @@ class Fit:
         n, loss = len(values), self.loss(errors)
         a = [[sum(x * y * z for x, y, z in zip(j[p], j[q], w)) for q in range(n)] for p in range(n)]
         b = [-sum(x * e * z for x, e, z in zip(j[p], errors, w)) for p in range(n)]
+        free = [k for k in range(n) if not (CONSTANTS[k][1] and values[k] > 0.9999 * CONSTANTS[k][1] and b[k] > 0)]
         while damp < 1e4:
-            x = solve([[a[p][q] + (p == q) * (damp * a[p][p] + 1e-9) for q in range(n)] for p in range(n)], b)
+            some = solve([[a[p][q] + (p == q) * (damp * a[p][p] + 1e-9) for q in free] for p in free], [b[p] for p in free])
+            x = [0.0] * n
+            for k, d in zip(free, some):
+                x[k] = d
             moved = [v * math.exp(max(-0.5, min(0.5, d))) for v, d in zip(values, x)]
             moved = [min(v, most) if most else v for v, (_, most) in zip(moved, CONSTANTS)]
             after = self.errors(moved)
