@@ -5,6 +5,7 @@
 #   asan hard  the compiler under address and undefined-behaviour sanitizers; with every limit made hostile
 #   bench-host tokens per second against PyTorch on the same cores
 #   bench-ranks two ranks with one thread against one rank with two
+#   bench-solve microseconds of the solver; DATA=FOLDER: of that folder's tables too, by its check.py
 #   bench-predict predicted against measured step times of plans on this machine, after gvprof
 #   bench-a100 predicts Megatron's measured steps on A100: DATA=FOLDER OUT=pred.csv, a time (ms) a row; fit-a100 fits its constants
 #   format     clang-format the sources (check fails if it would change one)
@@ -156,11 +157,16 @@ bench-a100: all
 fit-a100: all
 	$(Q)$(if $(DATA),,$(error make fit-a100 DATA=FOLDER))python3 tests/bench/a100/fit.py $(BUILD)/galvatronc $(DATA) models/clusters/a100.hw
 
+# check.py is the folder's own: it says what an answer must hold.
+bench-solve: all $(BUILD)/tests/bench/solve
+	$(Q)$(BUILD)/tests/bench/solve
+	$(Q)if [ -e "$(DATA)/check.py" ]; then $(PYTHON) $(DATA)/check.py "$(BUILD)/galvatronc --solve"; fi
+
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-predict bench-a100 fit-a100
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-solve bench-predict bench-a100 fit-a100
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

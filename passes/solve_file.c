@@ -24,6 +24,7 @@ typedef struct Type { /* of layers */
 	bool used;
 	double *time, *once; /* [strategies]; time < 0: not allowed */
 	double **mem;        /* [strategies][stages]; NULL: not given */
+	const char **timed;  /* [strategies] where time was given */
 } Type;
 
 typedef struct Reader {
@@ -37,10 +38,12 @@ typedef struct Reader {
 	uint32_t stages, strategies, heads, named; /* how many there are; strategies so far */
 	uint32_t microbatches, layers;
 	double *budget, *move; /* move: [strategies squared] or NULL */
+	bool *moved;           /* [strategies squared] given */
 	Type type[MAX_KINDS];
 	uint32_t ntypes;
 	uint32_t *of; /* [layers] type */
 	uint32_t *partition;
+	const char *partition_at;
 	double **head; /* [heads][2 * stages]; NULL: not given */
 } Reader;
 
@@ -207,6 +210,7 @@ type_named(Reader *r, const char *w, uint32_t len)
 	t->time = NEW_N(r->a, double, r->strategies + 1);
 	t->once = NEW_N(r->a, double, r->strategies + 1);
 	t->mem = NEW_N(r->a, double *, r->strategies + 1);
+	t->timed = NEW_N(r->a, const char *, r->strategies + 1);
 	for (uint32_t k = 0; k < r->strategies; k++)
 		t->time[k] = -1;
 	return t;
@@ -227,7 +231,10 @@ static bool
 read_version(Reader *r)
 {
 	uint32_t version;
-	return whole(r, "version", 1, 1, &version);
+	skip_blanks(r);
+	const char *at = r->at;
+	if (!whole(r, "a version", 0, UINT32_MAX, &version)) return false;
+	return version == 1 || fail(r, at, "version %" PRIu32 ", expected 1", version);
 }
 
 static bool
@@ -301,6 +308,7 @@ read_partition(Reader *r)
 	if (r->partition) return fail(r, r->key, "'partition' given twice");
 	if (!r->stages) return fail(r, r->key, "'stages' is missing or wrong");
 	r->partition = NEW_N(r->a, uint32_t, r->stages);
+	r->partition_at = r->key;
 	for (uint32_t s = 0; s < r->stages; s++)
 		if (!whole(r, "layers of a stage", 1, MAX_LAYERS, &r->partition[s]))
 			return false;
@@ -333,6 +341,7 @@ read_time(Reader *r)
 	if (!type) return false;
 	if (type->time[k] >= 0) return fail(r, w, "time given twice");
 	type->time[k] = t;
+	type->timed[k] = r->key;
 	type->once[k] = once;
 	return true;
 }
@@ -355,7 +364,12 @@ read_move(Reader *r)
 {
 	uint32_t from, to, n = r->strategies;
 	if (!strategy_number(r, &from) || !strategy_number(r, &to)) return false;
-	if (!r->move) r->move = NEW_N(r->a, double, n *n);
+	if (!r->move) {
+		r->move = NEW_N(r->a, double, n *n);
+		r->moved = NEW_N(r->a, bool, n *n);
+	}
+	if (r->moved[from * n + to]) return fail(r, r->key, "move given twice");
+	r->moved[from * n + to] = true;
 	return number(r, "time of the move", &r->move[from * n + to]);
 }
 
@@ -465,12 +479,13 @@ check_types(Reader *r)
 			if (t->time[k] < 0) continue;
 			allowed++;
 			if (!t->mem[k])
-				return missing(r, "no 'mem %.*s %" PRIu32 "'", (int)t->len,
-					       t->name, k);
+				return fail(r, t->timed[k],
+					    "a time, but no 'mem %.*s %" PRIu32 "'",
+					    (int)t->len, t->name, k);
 		}
 		if (t->used && !allowed)
-			return missing(r, "no 'time' for layers of type '%.*s'", (int)t->len,
-				       t->name);
+			return fail(r, t->name, "no 'time' for layers of type '%.*s'",
+				    (int)t->len, t->name);
 	}
 	return true;
 }
@@ -492,8 +507,9 @@ check_all(Reader *r)
 	for (uint32_t s = 0; r->partition && s < r->stages; s++)
 		sum += r->partition[s];
 	if (r->partition && sum != r->layers)
-		return missing(r, "the partition has %" PRIu32 " of %" PRIu32 " layers", sum,
-			       r->layers);
+		return fail(r, r->partition_at,
+			    "the partition has %" PRIu32 " layers, the model %" PRIu32, sum,
+			    r->layers);
 	if (!r->heads) return missing(r, "no 'head'");
 	return check_types(r);
 }

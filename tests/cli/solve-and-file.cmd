@@ -1,0 +1,1 @@
+two.gdl --solve solve-empty.solve

@@ -1,0 +1,1 @@
+--solve solve-nowhere.solve

@@ -1,0 +1,1 @@
+--solve solve-no-version.solve
