@@ -2,26 +2,27 @@
  * choose.c - which axes of a layer tp splits.
  *
  * Candidates are the axes that live inside the layer: those of no argument or result, together with whatever views make of
- * them. Every subset is tried: the bodies are sharded under it, and of those that work the cheapest is taken, by what the
- * price model says of one rank's kernels and collectives (price.h) on the machine at hand or --cluster's. Nothing here knows
- * an architecture: that heads and ffn are split and vocab where there is one comes out of it. Weights left
- * whole count as well (best_of).
+ * them. Every subset is tried: the bodies are sharded under it, and of those that work and share the arithmetic best the
+ * cheapest is taken, by what the price model says of one rank's kernels and collectives (price.h) on the machine at hand
+ * or --cluster's, and by the weights left whole. Nothing here knows an architecture: that heads and ffn are split and vocab
+ * where there is one comes out of it.
  *
  * What is priced is not fused yet and stands at the front of the machine, since the same choice must come out wherever a
- * stage with such a mesh is. Rooflines only: a profile knows no kernels before they are fused, and the time of a launch
- * would say of small layers that nothing is gained by splitting them.
+ * stage with such a mesh is. Rooflines only: a profile knows no kernels before they are fused, and launches are as many
+ * whatever is split.
  *
  * With several tp axes in a mesh, a class may be split over some of them: grouped queries over two, keys and values over one
  * (`kv@tp.0 group@tp.1`).
  *
  * An axis may be split unevenly unless something needs its blocks whole: a view that splits or merges it, or attention.
  */
+#include <math.h>
 #include <string.h>
 
 #include "passes/price.h"
 
 enum { MAX_CLASSES = 5, MAX_OPTIONS = 1 << 3, MAX_TRIES = 256 };
-enum { WHOLE = 4 }; /* best_of() */
+enum { WHOLE = 4, ABOUT = 16 }; /* best_of() */
 
 typedef struct Choose {
 	Ctx *c;
@@ -38,8 +39,9 @@ typedef struct Choose {
 	int64_t degree; /* of all of them */
 } Choose;
 
-typedef struct Tried {       /* a choice */
-	int64_t time, bytes; /* of one rank; bytes: of its weights */
+typedef struct Tried {       /* a choice, for one rank */
+	int64_t time, bytes; /* bytes: of its weights */
+	double flops;        /* of its contractions */
 } Tried;
 
 /* A class and the sets of tp axes it may be split over, the largest first and none last. */
@@ -257,8 +259,11 @@ try(const Choose *x, const TpChoice *s)
 		copy[k] = body_copy(x->m->arena, x->body[k]);
 		body[k] = &copy[k];
 	}
-	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return (Tried){-1, 0};
-	return (Tried){time_of(x, &t, body), weight_bytes(x->m, x->mesh, &t)};
+	if (!lower_shard(&c, x->m, x->key, s, &t, body)) return (Tried){.time = -1};
+	Tried y = {time_of(x, &t, body), weight_bytes(x->m, x->mesh, &t), 0};
+	for (int k = BK_F; k <= BK_W; k++)
+		if (body[k]) y.flops += cost_body(x->m, body[k]).flops;
+	return y;
 }
 
 /* ---- Megatron-SP ---- */
@@ -330,15 +335,18 @@ set_choice(const Choose *x, const Candidate *c, uint32_t n, uint32_t t, TpChoice
 			if (find(x, a) == c[k].class) out->inner[a] = c[k].bits[t % c[k].n];
 }
 
-/* The one that costs least, of equals the first; it also stands for none at all: whoever lowers it says why. Weights left
- * whole are what plans run out of memory with: all of them whole would count as another WHOLE-th of the time. */
+/* tp is there to share the arithmetic: of the choices that leave a rank about the least of it, the one that costs least,
+ * of equals the first, which also stands for none at all: whoever lowers it says why. Weights left whole are what plans
+ * run out of memory with: all of them whole would count as another WHOLE-th of the time. */
 static uint32_t
 best_of(const Tried *t, uint32_t n, int64_t whole)
 {
-	double least = 0;
+	double least = 0, flops = INFINITY;
 	uint32_t best = n;
+	for (uint32_t i = 0; i < n; i++)
+		if (t[i].time >= 0 && t[i].flops < flops) flops = t[i].flops;
 	for (uint32_t i = 0; i < n; i++) {
-		if (t[i].time < 0) continue;
+		if (t[i].time < 0 || t[i].flops > flops + flops / ABOUT) continue;
 		double part = whole ? (double)t[i].bytes / (double)whole : 0;
 		double cost = (double)t[i].time * (1 + part / WHOLE);
 		if (best == n || cost < least) best = i, least = cost;
