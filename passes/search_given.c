@@ -55,11 +55,10 @@ check_options(Ctx *c, const Plan *p, Name file)
 		diag_error(c->diag, at,
 			   "this plan is for %" PRIu32 " ranks, --ranks says %" PRIu32,
 			   p->ranks, c->ranks);
-	if (c->cluster && p->ranks > c->cluster->devices)
-		diag_error(c->diag, at,
-			   "this plan is for %" PRIu32 " ranks, the cluster has %" PRIu32
-			   " device%s",
-			   p->ranks, c->cluster->devices, c->cluster->devices == 1 ? "" : "s");
+	Buf why;
+	buf_init(&why, c->tmp);
+	if (c->cluster && !cluster_has(c->cluster, p, &why))
+		diag_error(c->diag, at, "%s", why.s);
 	if (c->microbatches && c->microbatches != p->microbatches)
 		diag_error(c->diag, at,
 			   "this plan has %" PRIu32
@@ -71,10 +70,6 @@ check_options(Ctx *c, const Plan *p, Name file)
 	if (c->threads && c->threads != p->threads)
 		diag_error(c->diag, at, "this plan has threads %s, --threads says %" PRIu32,
 			   threads_str(p->threads, text, sizeof(text)), c->threads);
-	Buf why;
-	buf_init(&why, c->tmp);
-	if (c->cluster && !cluster_has(c->cluster, p, &why))
-		diag_error(c->diag, at, "%s", why.s);
 	for (uint32_t i = 0; c->recompute_given && i < p->nruns; i++)
 		if (p->runs[i].recompute != c->recompute)
 			diag_error(c->diag, p->runs[i].loc,
