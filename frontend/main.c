@@ -228,7 +228,8 @@ run_passes(Ctx *c, const Options *o, Module **m, int level)
 			  .stop_after = o->stop_after,
 			  .roundtrip = o->roundtrip,
 			  .verify = true,
-			  .unproven = o->emit && strcmp(o->emit, "cost") == 0,
+			  .unproven = o->emit ? strcmp(o->emit, "cost") == 0
+					      : !o->out && (o->report || o->explain),
 			  .time = o->time,
 			  .explain = o->explain != NULL};
 	if (level >= 0 && !o->stop_after) {

@@ -43,9 +43,10 @@ typedef struct StageFacts {
 	int64_t part[PT_COUNT]; /* ns; sums to the step */
 	int64_t mem[MK_COUNT];  /* bytes; sums to rank_bytes */
 	int64_t rank_bytes, limit;
-	int64_t sent;   /* bytes its first rank gives to collectives and messages, a step */
-	int64_t busy;   /* of the step: neither bubble nor waiting for another stage */
-	uint32_t class; /* of its ranks, the one that ends last */
+	int64_t sent; /* bytes its first rank gives to collectives and messages, a step */
+	int64_t busy; /* of the step: neither bubble nor waiting for another stage */
+	const SimEvent *event; /* [nevents] of those of its ranks that end last, by begin */
+	uint32_t nevents;
 	const Device *device;
 } StageFacts;
 

@@ -127,23 +127,36 @@ part_now(uint32_t now[SS_COUNT][PT_COUNT])
 	return PT_bubble;
 }
 
+/* Events are sorted by stage and class: finds those of the class of every stage that ends last. */
 static void
-split_step(const SimResult *r, uint32_t stage, StageFacts *f, Arena *tmp)
+find_events(Facts *f)
+{
+	const SimResult *r = &f->sim;
+	for (uint32_t i = 0, end; i < r->nevents; i = end) {
+		const SimEvent *e = &r->event[i];
+		StageFacts *s = &f->stage[e->stage];
+		int64_t last = 0, before = -1;
+		for (end = i; end < r->nevents && r->event[end].stage == e->stage &&
+			      r->event[end].class == e->class;
+		     end++)
+			if (r->event[end].to > last) last = r->event[end].to;
+		for (uint32_t k = 0; k < s->nevents; k++)
+			if (s->event[k].to > before) before = s->event[k].to;
+		if (last <= before) continue;
+		s->event = e;
+		s->nevents = end - i;
+	}
+}
+
+static void
+split_step(const SimResult *r, StageFacts *f, Arena *tmp)
 {
 	uint32_t n = 0, now[SS_COUNT][PT_COUNT] = {{0}};
-	int64_t at = 0, last = -1;
-	for (uint32_t i = 0; i < r->nevents; i++) {
-		const SimEvent *e = &r->event[i];
-		if (e->stage != stage) continue;
-		if (e->to > last) last = e->to, f->class = e->class;
-	}
-	for (uint32_t i = 0; i < r->nevents; i++)
-		n += r->event[i].stage == stage && r->event[i].class == f->class;
-	Edge *edge = NEW_N(tmp, Edge, 2 * n + 1);
-	n = 0;
-	for (uint32_t i = 0; i < r->nevents; i++) {
-		const SimEvent *e = &r->event[i];
-		if (e->stage != stage || e->class != f->class || e->what == SW_wait) continue;
+	int64_t at = 0;
+	Edge *edge = NEW_N(tmp, Edge, 2 * f->nevents + 1);
+	for (uint32_t i = 0; i < f->nevents; i++) {
+		const SimEvent *e = &f->event[i];
+		if (e->what == SW_wait) continue;
 		edge[n++] = (Edge){e->from, (uint8_t)e->stream, part_of(e->what), 1};
 		edge[n++] = (Edge){e->to, (uint8_t)e->stream, part_of(e->what), -1};
 	}
@@ -320,11 +333,13 @@ facts_new(Ctx *c, const Module *m, const Module *model, const SearchLog *log, Ar
 	f->stage = NEW_N(a, StageFacts, p->nstages);
 	f->samples = m->batch.i ? ir_extent(m, m->batch) : 1;
 	find_layers(f, a);
-	const CommTable comms = ir_comms(m, tmp);
+	const CommTable comms = ir_comms(m, a);
+	find_events(f);
 	for (uint32_t k = 0; k < p->nstages; k++) {
 		StageFacts *s = &f->stage[k];
 		s->device = cluster_device(f->cluster, p->stages[k].rank);
-		split_step(&f->sim, k, s, tmp);
+		split_step(&f->sim, s, tmp);
+		arena_reset(tmp);
 		split_memory(f, &comms, k);
 		if (p->ranks > 1) s->sent = sent_by(m, &comms, k);
 		if (s->busy > f->stage[f->slowest].busy) f->slowest = k;

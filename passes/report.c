@@ -40,10 +40,11 @@ lead(const Facts *f, Buf *out)
 	if (p->nstages > 1)
 		buf_printf(out, "Memory is tightest in stage %" PRIu32 ": ", f->tightest);
 	else
-		buf_puts(out, "A rank has in memory ");
+		buf_puts(out, "A rank takes ");
 	html_bytes(out, tight->rank_bytes);
 	buf_puts(out, " of ");
 	html_bytes(out, tight->limit);
+	buf_puts(out, p->nstages > 1 ? "" : " of memory");
 	if (tight->rank_bytes > tight->limit)
 		buf_puts(out, ", which is <b>more than there is</b>");
 	buf_puts(out, ". ");
@@ -76,8 +77,12 @@ tiles(const Facts *f, Buf *out)
 	html_ns(out, f->sim.step);
 	buf_puts(out, "</b><em>predicted</em></li>\n");
 	tile(out, "throughput");
-	buf_printf(out, "%.3g/s</b><em>samples</em></li>\n",
-		   s > 0 ? (double)f->samples / s : 0);
+	const double rate = s > 0 ? (double)f->samples / s : 0;
+	if (rate >= 100)
+		buf_count(out, (int64_t)(rate + 0.5));
+	else
+		buf_printf(out, "%.3g", rate);
+	buf_puts(out, "/s</b><em>samples</em></li>\n");
 	tile(out, "arithmetic");
 	buf_printf(out, "%.3g TFLOP/s</b><em>a rank",
 		   s > 0 ? f->flops / s / f->m->plan.ranks * 1e-12 : 0);

@@ -98,7 +98,7 @@ report_memory(const Facts *f, Buf *out)
 			far || most > limit ? most : limit,
 			html_bytes};
 	html_section(out, "memory", "Memory of a rank", "");
-	buf_puts(out, "<div class=bars>\n");
+	buf_printf(out, "<div class=\"bars%s\">\n", f->m->plan.nstages > 16 ? " dense" : "");
 	uint32_t drawn = 0;
 	for (uint32_t k = 0, n; k < f->m->plan.nstages && drawn < BARS; k += n, drawn++) {
 		char line[64] = "";
@@ -130,7 +130,7 @@ report_parts(const Facts *f, Buf *out)
 	const Bars b = {f,           PT_COUNT, part_str, 'p', offsetof(StageFacts, part),
 			f->sim.step, html_ns};
 	html_section(out, "parts", "Where the time goes", "");
-	buf_puts(out, "<div class=bars>\n");
+	buf_printf(out, "<div class=\"bars%s\">\n", f->m->plan.nstages > 16 ? " dense" : "");
 	uint32_t drawn = 0;
 	for (uint32_t k = 0, n; k < f->m->plan.nstages && drawn < BARS; k += n, drawn++) {
 		for (n = 1; k + n < f->m->plan.nstages && alike(&b, k, k + n); n++)

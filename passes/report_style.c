@@ -90,6 +90,7 @@ const char *const report_style[] = {
     ".bar i{height:22px;flex:none;box-shadow:inset -1px 0 var(--card)}",
     ".bar i:first-child{border-radius:4px 0 0 4px}",
     ".bar u{position:absolute;top:-4px;bottom:-4px;width:0;border-left:2px solid var(--ink)}",
+    ".dense{gap:2px 10px;font-size:11px}.dense .bar,.dense .bar i{height:12px}.dense .bl i{line-height:12px;font-size:10px}",
     ".bv{white-space:nowrap;text-align:right}",
     ".legend{display:flex;flex-wrap:wrap;gap:3px 18px;margin:6px 0 0;padding:0;list-style:none;font-size:13px;color:var(--soft)}",
     ".legend b{color:var(--ink);font-weight:600}",

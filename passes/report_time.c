@@ -62,13 +62,12 @@ typedef struct Chart {
 static int64_t
 begin_of(const Facts *f, uint32_t stage, SimWhat what, uint32_t mb)
 {
+	const StageFacts *s = &f->stage[stage];
 	int64_t at = -1;
-	for (uint32_t i = 0; i < f->sim.nevents; i++) {
-		const SimEvent *e = &f->sim.event[i];
-		if (e->stage == stage && e->class == f->stage[stage].class && e->what == what &&
-		    e->mb == mb && (at < 0 || e->from < at))
-			at = e->from;
-	}
+	for (uint32_t i = 0; i < s->nevents; i++)
+		if (s->event[i].what == what && s->event[i].mb == mb &&
+		    (at < 0 || s->event[i].from < at))
+			at = s->event[i].from;
 	return at;
 }
 
@@ -142,11 +141,10 @@ part_of(SimWhat what)
 }
 
 static bool
-drawn(const Chart *c, const SimEvent *e, uint32_t stage)
+drawn(const Chart *c, const SimEvent *e)
 {
 	int x, width;
-	return e->stage == stage && e->class == c->f->stage[stage].class &&
-	       e->what != SW_wait && place(c, e->from, e->to, &x, &width);
+	return e->what != SW_wait && place(c, e->from, e->to, &x, &width);
 }
 
 /* Coarsely, backward and weights are one, and collectives belong to what they are inside of. */
@@ -170,14 +168,14 @@ joins(const Chart *c, Bar *last, const Bar *x)
 static Bar *
 bars_of(Chart *c, uint32_t stage, uint32_t *n)
 {
-	const SimResult *r = &c->f->sim;
+	const StageFacts *s = &c->f->stage[stage];
 	Bar *bar = NULL;
 	uint32_t cap = 0, last[LANE_COUNT];
 	bool any[LANE_COUNT] = {false};
 	*n = 0;
-	for (uint32_t i = 0; i < r->nevents; i++) {
-		const SimEvent *e = &r->event[i];
-		if (!drawn(c, e, stage)) continue;
+	for (uint32_t i = 0; i < s->nevents; i++) {
+		const SimEvent *e = &s->event[i];
+		if (!drawn(c, e)) continue;
 		const Bar x = {part_of(e->what), (Lane)e->stream, e->mb,
 			       e->inst,          e->from,         e->to};
 		if (any[x.lane] && joins(c, &bar[last[x.lane]], &x)) {
@@ -206,12 +204,15 @@ set_shape(Chart *c)
 	bool used[LANE_COUNT] = {[LANE_compute] = true};
 	uint32_t most = 0;
 	c->every = (n + BANDS - 1) / BANDS;
-	uint32_t *count = NEW_N(c->a, uint32_t, n);
-	for (uint32_t i = 0; i < f->sim.nevents; i++) {
-		const SimEvent *e = &f->sim.event[i];
-		if (!drawn(c, e, e->stage)) continue;
-		used[e->stream] = true;
-		if (++count[e->stage] > most) most = count[e->stage];
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t count = 0;
+		for (uint32_t i = 0; i < f->stage[k].nevents; i++) {
+			const SimEvent *e = &f->stage[k].event[i];
+			if (!drawn(c, e)) continue;
+			used[e->stream] = true;
+			count++;
+		}
+		if (count > most) most = count;
 	}
 	for (uint32_t k = 0; k < n; k++)
 		used[LANE_memory] |= f->sim.stage[k].npoints > 1;

@@ -269,8 +269,9 @@ report_tried(const Facts *f, Buf *out)
 {
 	html_section(out, "tried", "What else was considered", "");
 	if (!f->log || !f->log->nbranches) {
-		buf_puts(out, "<p class=note>Nothing: this plan was given, not searched "
-			      "for.</p>\n</section>\n");
+		buf_puts(
+		    out,
+		    "<p class=note>Nothing: this plan was not searched for.</p>\n</section>\n");
 		return;
 	}
 	buf_puts(out, "<p class=note>");
