@@ -3,7 +3,7 @@
 # for two ranks that share them are predicted, and run in turns, some steps a turn; medians over all turns. What the search
 # chooses is one of them. A row: predicted and measured ms a step, the error, how far the quartiles of the measured steps are apart.
 #
-# usage: make bench-predict      ROUNDS=3 SECONDS_EACH=0.6 MODELS="small wide llama demo" by default; prints a table and
+# usage: make bench-predict      ROUNDS=3 SECONDS_EACH=0.6 MODELS="small wide llama" by default (demo is another); prints a table and
 #        plans N median_error_percent X chosen_worst_percent Y
 #        Y: by how much a chosen plan is slower than the best of its rank count, at the worst; 0 where it is inside the spread.
 # The machine must have nothing else to do (PREFIX="chrt -f 1" helps where it has). What was measured is kept in OUT: a second run measures what changed.
@@ -98,12 +98,12 @@ quartiles() { sort -g "$1" | awk '{ x[NR] = $1 * 1e3 } END { print (NR % 2 ? x[(
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 : >"$out/rows"
-for m in ${MODELS:-small wide llama demo}; do
+for m in ${MODELS:-small wide llama}; do
 	model "$m"
 	# shellcheck disable=SC2086
 	${PREFIX:-} "$PROF" "$file" $sets $precision --ranks 1,2 --seconds="${PROF_SECONDS:-0.8}" -o "$out/machine" --quiet
 done
-for m in ${MODELS:-small wide llama demo}; do
+for m in ${MODELS:-small wide llama}; do
 	model "$m"
 	plans
 	rm -f "$out/$m"-*.times
@@ -128,7 +128,7 @@ awk '
 		x[++k] = e
 		key = $1 " " $3
 		if (!(key in best) || $5 < best[key]) best[key] = $5
-		if ($2 ~ /^chosen/) chosen[key] = $5, low[key] = $6
+		if ($2 ~ /^chosen/) { chosen[key] = $5; low[key] = $6 }
 	}
 	END {
 		for (i = 1; i <= k; i++) for (j = i + 1; j <= k; j++) if (x[i] > x[j]) { t = x[i]; x[i] = x[j]; x[j] = t }
