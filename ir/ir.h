@@ -455,6 +455,8 @@ typedef struct Ctx {
 	const struct Cluster *cluster; /* --cluster (ir/cluster.h); NULL: the machine at hand */
 	const struct Profile *profile; /* --profile; NULL: the roofline */
 	uint32_t max_tp;               /* --max-tp; 0: any */
+	uint32_t stages;               /* --stages; 0: choose */
+	uint32_t max_zero;             /* 1 + --max-zero; 0: any */
 	const char *why;       /* set by the plan pass where it chose the number of ranks: what it compared */
 	struct SearchLog *log; /* set by the plan pass: what it saw (passes/search_log.h) */
 } Ctx;

@@ -129,8 +129,10 @@ put_branches(const Facts *f, bool all, Buf *out)
 	uint32_t n;
 	const BranchFacts *b = facts_branches(f, f->c->tmp, &n);
 	const uint32_t said = all || n < FEW ? n : FEW;
-	buf_printf(out, "tree    %" PRIu32 " branch%s%s\n", f->log->nbranches,
-		   f->log->nbranches == 1 ? "" : "es", said < n ? "; the first are" : "");
+	buf_printf(
+	    out, "tree    %" PRIu32 " branch%s, %" PRIu32 " lowerings, %" PRIu32 " priced%s\n",
+	    f->log->nbranches, f->log->nbranches == 1 ? "" : "es", f->log->lowered,
+	    f->log->priced, said < n ? "; the first are" : "");
 	for (uint32_t i = 0; i < said; i++)
 		put_branch(&b[i], out);
 	if (said < n)

@@ -505,7 +505,7 @@ layout_stage(const Lay *l)
 }
 
 void
-layout_module(Ctx *c, Module *m)
+layout_types(Ctx *c, Module *m)
 {
 	for (uint32_t l = 0; l < m->ntypes; l++) {
 		LayerType *t = &m->types[l];
@@ -515,6 +515,12 @@ layout_module(Ctx *c, Module *m)
 		pack_bodies(c, m, body);
 		frame_of_type(c, m, t);
 	}
+}
+
+void
+layout_module(Ctx *c, Module *m)
+{
+	layout_types(c, m);
 	if (m->const_body) pack_body(c, m, &m->bodies[m->const_body], NULL);
 	m->mem = NEW_N(m->arena, Memory, m->plan.nstages);
 	for (uint32_t k = 0; k < m->plan.nstages; k++)

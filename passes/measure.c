@@ -96,7 +96,8 @@ try_plan(Cover *x, const Plan *p)
 {
 	Arena *a = arena_new();
 	Search s = {.c = x->c, .m = x->m, .ranks = p->ranks};
-	Module *m = search_lower(&s, p, a, NULL, NULL);
+	const char *why;
+	Module *m = search_lower(&s, p, a, &why);
 	if (m && (x->c->memory_bytes <= 0 || layout_arena(m) <= x->c->memory_bytes)) {
 		Try t = {.plan = *p};
 		read_keys(x, m, &t);
@@ -114,7 +115,7 @@ plan_of(const Cover *x, uint32_t stages, const Candidate *k, uint32_t mb)
 	Search s = {.c = x->c, .m = x->m};
 	Mesh mesh;
 	Strategy run = {.recompute = k->rc, .megatron_sp = k->sp, .zero = k->zero};
-	search_mesh(k, &mesh);
+	search_mesh(k, mb, &mesh);
 	Plan p = search_uniform(&s, x->a, mb, &mesh, &run);
 	uint32_t per = p.ranks, n = x->m->ninsts;
 	p.ranks = per * stages;

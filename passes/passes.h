@@ -117,64 +117,6 @@ void pass_print_list(FILE *out); /* --print-passes */
  * what --plan says. */
 bool pass_plan(Ctx *c, Module *m);
 
-/* roofline.c: times on this machine, by arithmetic, memory and traffic */
-
-typedef struct Machine {
-	uint32_t cores;             /* of a node */
-	uint32_t ranks;             /* on a node; more are on others like it */
-	uint32_t threads;           /* of a rank */
-	double flops, bytes, loops; /* of a rank in a second; loops: elementwise operations */
-} Machine;
-uint32_t roofline_cores(void);
-Machine roofline_machine(uint32_t ranks, uint32_t threads);
-int64_t roofline_body(const Machine *x, const Module *m, const Body *b); /* ns */
-/* Collectives of n ranks, the first and the last of them `span` apart. */
-int64_t roofline_all_reduce(const Machine *x, int64_t bytes, uint32_t n, uint32_t span);
-int64_t roofline_gather(const Machine *x, int64_t bytes, uint32_t n, uint32_t span);
-int64_t roofline_message(const Machine *x, int64_t bytes, bool near);
-uint32_t roofline_group(const Mesh *mesh, unsigned over, uint32_t *span);
-
-/* search_dp.c: the dynamic program, on a table; knows nothing of the IR */
-
-/* What one layer costs a rank under one candidate. Candidates of one group share a mesh and a
- * layout: between neighbours of one group nothing is sent. */
-typedef struct LayerCost {
-	uint32_t group;
-	int64_t time;  /* ns of a microbatch, forward and backward, with the traffic inside */
-	int64_t enter; /* ns of a microbatch to bring the arguments from another group or stage,
-			  there and back */
-	int64_t once;  /* ns of a step: gradients, norm, update, parameters */
-	int64_t state; /* bytes: parameters and what belongs to them */
-	int64_t saved, enter_saved; /* bytes of a microbatch in flight; what `enter` adds */
-	int64_t work;               /* bytes while it runs */
-} LayerCost;
-
-typedef struct LayerTable {
-	uint32_t nlayers, nclasses;
-	const uint32_t *class_of; /* [nlayers] */
-	const uint32_t *ncand;    /* [nclasses] */
-	LayerCost *const *cost;   /* [nclasses][ncand] */
-	uint32_t stages, microbatches;
-	Schedule schedule;
-	int64_t limit; /* bytes of a rank */
-	int64_t bound; /* only plans below this time */
-	uint32_t keep; /* points kept of a frontier; 0: all, exact */
-} LayerTable;
-
-typedef struct Assignment {
-	int64_t time;       /* of a step: sum + (microbatches - 1) * most + once */
-	int64_t most, once; /* of the slowest stage */
-	int64_t *bytes;     /* [stages] */
-	uint32_t *first;    /* [stages] layer */
-	uint32_t *cand;     /* [nlayers] */
-} Assignment;
-
-/* False: nothing fits below the bound. */
-bool search_dp(Arena *a, const LayerTable *t, Assignment *out);
-/* No plan of the table takes less. INT64_MAX: none fits. */
-int64_t search_least(Arena *a, const LayerTable *t);
-uint32_t search_slots(Schedule schedule, uint32_t stages, uint32_t k, uint32_t microbatches);
-
 /* lower.c: the lowering library. What the search costs is what spmd links. */
 
 /* Which axes of a layer tp splits. */
@@ -325,6 +267,8 @@ Cost cost_kernel(const Module *m, const Body *b, uint32_t first, uint32_t *end,
 /* Packs every body and lays out the arena: types' offsets, Module.mem but for live_bytes.
  * requires: LV_spmd or below. */
 void layout_module(Ctx *c, Module *m);
+/* The first half of that: bodies, and the frames of types. */
+void layout_types(Ctx *c, Module *m);
 int64_t layout_arena(const Module *m);                        /* of the stage that needs most */
 int64_t layout_inputs_bytes(const Module *m, uint32_t stage); /* of one slot */
 

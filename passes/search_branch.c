@@ -1,156 +1,159 @@
 /*
- * search_branch.c - one branch of the tree: so many stages, so many microbatches.
+ * search_branch.c - one branch of the tree: a division of the devices into stages, so many microbatches, a schedule.
  *
- * A branch is worked on in steps, each of which finds a better bound for its plans or a plan: the states of search.h. The
- * program is given a bound just above what is known, which rises when there is nothing below it, so that a branch that turns
- * out slow costs little. What it chooses is lowered, scheduled and laid out as the plan it is.
+ * A branch is worked on in steps, each of which finds a better bound for its plans, or its best plan: the states of search.h.
+ * Recomputing is never faster, so it is looked at only where memory is short.
  */
 #include <inttypes.h>
 
 #include "passes/search.h"
 
-enum {
-	KEEP = 16,
-	TRIES = 8,
-	WIDEST =
-	    8, /* the bound of a program rises by 1/64, 1/32 ... so many times; then there is none */
-	SLOWEST =
-	    8 /* times the fastest candidates: what still counts where the smallest is sought */
-};
+static const double GAP = 0.015; /* how far from its best an answer of the solver may be */
 
-/* ---- from an assignment to a plan ---- */
-
-static uint32_t
-mesh_of(const Leaf *l, Plan *p, const Candidate *k)
+/* The part of peak FLOP/s that no kernel is above. */
+static double
+reached(const Search *s, const Spot *x)
 {
-	Mesh mesh;
-	search_mesh(k, &mesh);
-	for (uint32_t i = 0; i < p->nmeshes; i++) {
-		bool same = p->meshes[i].n == mesh.n;
-		for (int j = 1; same && j < mesh.n; j++)
-			same = p->meshes[i].ax[j].kind == mesh.ax[j].kind &&
-			       p->meshes[i].ax[j].degree == mesh.ax[j].degree;
-		if (same) return i;
-	}
-	mesh.name = name_fmt(l->s->c->names, "m%" PRIu32, p->nmeshes);
-	mesh.ax[0].degree = l->mb;
-	p->meshes[p->nmeshes] = mesh;
-	return p->nmeshes++;
+	const Device *d = &s->order[x->order].cluster->device[x->device];
+	double most =
+	    d->eff[EF_dot] > d->eff[EF_attention] ? d->eff[EF_dot] : d->eff[EF_attention];
+	return s->c->profile || most > 1 ? 1 : most;
 }
 
-static bool
-same_run(const Strategy *a, const Strategy *b)
+/* All of the model's products as fast as they can be: the first microbatch through the fastest stage, the others spread evenly. */
+void
+branch_begin(const Search *s, Leaf *l)
 {
-	return a->mesh == b->mesh && a->zero == b->zero && a->megatron_sp == b->megatron_sp &&
-	       a->recompute == b->recompute;
-}
-
-/* Equal layers next to each other in one stage and group may change places at no cost: then runs are few. */
-static void
-sort_runs(const Leaf *l, Assignment *x)
-{
-	uint32_t n = l->s->m->ninsts, stage = 0;
-	for (uint32_t i = 1; i < n; i++) {
-		uint32_t class = l->table.classes->of[i], c = x->cand[i], j = i;
-		const LayerCost *cost = l->table.cost[class];
-		while (stage + 1 < l->stages && i >= x->first[stage + 1])
-			stage++;
-		for (; j > x->first[stage] && l->table.classes->of[j - 1] == class; j--) {
-			uint32_t before = x->cand[j - 1];
-			if (before <= c || cost[before].group != cost[c].group) break;
-			x->cand[j] = before;
-		}
-		x->cand[j] = c;
+	const Division *d = &s->division[l->division];
+	double most = 0, sum = 0, flops = s->flops / l->mb * (1 - 1e-6);
+	for (uint32_t k = 0; k < d->stages; k++) {
+		const Spot *x = &s->spot[d->spot[k]];
+		double speed = x->speed * reached(s, x);
+		sum += speed;
+		if (speed > most) most = speed;
 	}
+	if (sum > 0) l->least = (int64_t)((flops / most + (l->mb - 1) * flops / sum) * 1e9);
 }
-
-static Plan
-plan_of(const Leaf *l, Assignment *x, Arena *a)
-{
-	const Search *s = l->s;
-	uint32_t n = s->m->ninsts, ranks = s->ranks / l->stages;
-	Plan p = {.ranks = s->ranks,
-		  .threads = s->c->threads,
-		  .microbatches = l->mb,
-		  .schedule = l->layers.schedule,
-		  .forward_only = s->c->forward_only || s->m->plan.forward_only};
-	p.meshes = NEW_N(a, Mesh, l->table.ncand + 1);
-	p.meshes[p.nmeshes++] =
-	    (Mesh){.name = name_of(s->c->names, "m0"), .n = 1, .ax = {{MX_mb, 0, l->mb}}};
-	p.stages = NEW_N(a, Stage, l->stages);
-	p.runs = NEW_N(a, Strategy, n);
-	sort_runs(l, x);
-	for (uint32_t k = 0; k < l->stages; k++) {
-		uint32_t end = k + 1 < l->stages ? x->first[k + 1] : n;
-		p.stages[p.nstages++] =
-		    (Stage){.first = x->first[k],
-			    .count = end - x->first[k],
-			    .rank = k * ranks,
-			    .ranks = ranks,
-			    .slots = search_slots(p.schedule, l->stages, k, l->mb)};
-	}
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t class = l->table.classes->of[i];
-		const Candidate *k = &l->table.cand[l->table.of[class][x->cand[i]]];
-		Strategy r = {.first = i,
-			      .count = 1,
-			      .mesh = mesh_of(l, &p, k),
-			      .zero = k->zero,
-			      .megatron_sp = k->sp,
-			      .recompute = k->rc};
-		if (p.nruns && same_run(&p.runs[p.nruns - 1], &r))
-			p.runs[p.nruns - 1].count++;
-		else
-			p.runs[p.nruns++] = r;
-	}
-	return p;
-}
-
-/* ---- a branch ---- */
 
 void
-branch_explain(const Leaf *l, const char *fmt, ...)
+branch_problem(const Search *s, const Leaf *l, SolveProblem *p)
 {
-	va_list ap;
-	if (!l->s->explain) return;
-	printf("plan:   %" PRIu32 " stage%s, %" PRIu32 " microbatch%s: ", l->stages,
-	       l->stages == 1 ? "" : "s", l->mb, l->mb == 1 ? "" : "es");
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
+	const Division *d = &s->division[l->division];
+	const Classes *k = search_memo_classes(s->memo);
+	uint32_t *slots = NEW_N(s->a, uint32_t, d->stages);
+	const SolveTable **table = NEW_N(s->a, const SolveTable *, d->stages);
+	for (uint32_t i = 0; i < d->stages; i++) {
+		slots[i] = search_slots(l->schedule, d->stages, i, l->mb);
+		table[i] = &l->rows[i]->table;
+	}
+	*p = (SolveProblem){.nlayers = s->m->ninsts,
+			    .nclasses = k->n,
+			    .class_of = k->of,
+			    .stages = d->stages,
+			    .microbatches = l->mb,
+			    .table = table,
+			    .slots = slots,
+			    .limit = l->limit,
+			    .bound = INT64_MAX,
+			    .gap = GAP};
 }
 
-static void
-cut(Leaf *l, const char *why)
-{
-	l->cut = why;
-	l->state = ST_done;
-	branch_explain(l, "cut: %s\n", why);
-}
-
+/* Fills in times and bytes by the whole tables. */
 static bool
-trains(const Search *s)
+branch_evaluate(Leaf *l, const SolveProblem *p)
 {
-	return !s->c->forward_only && !s->m->plan.forward_only;
+	bool fits = solve_evaluate(p, &l->x);
+	int64_t sum = 0, most = 0, once = 0;
+	for (uint32_t k = 0; k < p->stages; k++) {
+		sum += l->x.stage_time[k];
+		if (l->x.stage_time[k] > most) most = l->x.stage_time[k];
+		if (l->x.stage_once[k] > once) once = l->x.stage_once[k];
+	}
+	l->x.time = sum + ((int64_t)p->microbatches - 1) * most + once;
+	return fits;
+}
+
+/* Prices the moves of an answer. False: they were. */
+static bool
+price_moves(Search *s, const Leaf *l)
+{
+	const Division *d = &s->division[l->division];
+	const Classes *classes = search_memo_classes(s->memo);
+	bool any = false;
+	for (uint32_t k = 0; k < d->stages; k++) {
+		Rows *r = l->rows[k];
+		uint32_t end = k + 1 < d->stages ? l->x.first[k + 1] : s->m->ninsts;
+		for (uint32_t i = l->x.first[k] + 1; i < end; i++) {
+			uint32_t class = classes->of[i], before = classes->of[i - 1];
+			any |= search_rows_move(s, d->spot[k], r, class,
+						r->cost[before][l->x.cand[i - 1]].group,
+						r->cost[class][l->x.cand[i]].group);
+		}
+	}
+	return any;
+}
+
+/* Moves are guessed until they are in an answer; then they are priced, and the solver is asked again. */
+static bool
+solve_level(Search *s, Leaf *l, Pick *pick, SolveProblem *p)
+{
+	do {
+		p->table = pick_tables(pick);
+		if (!solve(s->a, p, &l->x)) return false;
+		pick_answer(s, l, pick);
+	} while (price_moves(s, l));
+	return true;
+}
+
+/* The solver gets the groups that may matter (search_pick.c), and one level of memory after the other, that which may be best
+ * first. */
+static bool
+solve_levels(Search *s, Leaf *l, const SolveProblem *all, const WorkRange *level, uint32_t n)
+{
+	int64_t least[MAX_LEVELS];
+	bool found = false;
+	SolveAnswer best = {.time = all->bound};
+	for (uint32_t i = 0; i < n; i++)
+		least[i] = search_bound(l, all, &level[i], 1);
+	for (uint32_t turn = 0; turn < n; turn++) {
+		SolveProblem p;
+		uint32_t i = 0;
+		for (uint32_t k = 1; k < n; k++)
+			if (least[k] < least[i]) i = k;
+		if (least[i] >= best.time) break;
+		least[i] = INT64_MAX;
+		Pick *pick = search_pick(s, l, all, level[i], &p);
+		p.bound = best.time;
+		if (!solve_level(s, l, pick, &p)) continue;
+		best = l->x;
+		found = true;
+	}
+	l->x = best;
+	if (found) ENSURE(branch_evaluate(l, all), "a plan of a level does not fit");
+	return found;
 }
 
 static void
-make_table(Leaf *l, Recompute top, Recompute said)
+finish(Leaf *l, LogFate fate, const char *why)
 {
-	const Search *s = l->s;
-	if (!l->a) l->a = arena_new();
-	search_table(s, l->a, l->stages, l->mb, top, said, &l->table);
-	l->layers = (LayerTable){.nlayers = s->m->ninsts,
-				 .nclasses = l->table.classes->n,
-				 .class_of = l->table.classes->of,
-				 .ncand = l->table.count,
-				 .cost = l->table.cost,
-				 .stages = l->stages,
-				 .microbatches = l->mb,
-				 .schedule = s->c->schedule_given ? s->c->schedule : SCH_1f1b,
-				 .limit = INT64_MAX,
-				 .bound = INT64_MAX,
-				 .keep = KEEP};
+	l->fate = fate;
+	l->state = ST_done;
+	l->why = why;
+}
+
+/* Tables of all stages. False: some stage has no mesh. */
+static bool
+make_rows(Search *s, Leaf *l, Recompute top)
+{
+	const Division *d = &s->division[l->division];
+	for (uint32_t i = 0; i < d->stages; i++) {
+		l->rows[i] = search_rows(s, d->spot[i], l->mb, top);
+		if (l->rows[i]->log.ncand) continue;
+		finish(l, LF_no_mesh,
+		       l->rows[i]->log.ncut ? l->rows[i]->log.cut[0].why : "no mesh");
+		return false;
+	}
+	return true;
 }
 
 static void
@@ -159,192 +162,114 @@ raise_least(Leaf *l, int64_t least)
 	if (least > l->least) l->least = least;
 }
 
-/* The best plan of the table within a limit, or a better bound. Returns whether there is an answer; x.first NULL: nothing fits. */
-static bool
-solve_some(Leaf *l, int64_t limit)
+static void
+to_table(Search *s, Leaf *l)
 {
-	int64_t step = l->least >> 6 << (l->wide < WIDEST ? l->wide : 0);
-	l->layers.limit = limit;
-	l->layers.bound = l->wide++ < WIDEST ? l->least + step + 1 : INT64_MAX;
-	if (search_dp(l->a, &l->layers, &l->x)) {
-		raise_least(l, l->x.time);
-		return true;
+	const Division *d = &s->division[l->division];
+	l->rows = NEW_N(s->a, Rows *, d->stages);
+	l->limit = NEW_N(s->a, int64_t, d->stages);
+	for (uint32_t i = 0; i < d->stages; i++)
+		l->limit[i] = s->spot[d->spot[i]].memory;
+	if (!make_rows(s, l, RC_none)) return;
+	SolveProblem p;
+	branch_problem(s, l, &p);
+	int64_t least = search_bound(l, &p, NULL, 0);
+	l->state = ST_table;
+	if (least == INT64_MAX)
+		finish(l, LF_no_mesh, "a layer has no mesh");
+	else
+		raise_least(l, least);
+}
+
+void
+branch_recompute(Search *s, Leaf *l)
+{
+	l->state = ST_limited;
+	l->wide = 0;
+	if (s->trains && !s->c->recompute_given) make_rows(s, l, RC_full);
+}
+
+static void
+solved(Leaf *l)
+{
+	l->state = ST_solved;
+	l->fate = LF_solved;
+	l->time = l->x.time;
+}
+
+/* The fastest plan, and whether it fits as it happens. */
+static void
+try_fast(Search *s, Leaf *l, int64_t bound)
+{
+	const Division *d = &s->division[l->division];
+	static const WorkRange any = {0, INT64_MAX};
+	SolveProblem p;
+	bool fits = true;
+	branch_problem(s, l, &p);
+	int64_t *all = NEW_N(s->a, int64_t, d->stages);
+	for (uint32_t i = 0; i < d->stages; i++)
+		all[i] = INT64_MAX / 4;
+	p.limit = all;
+	p.bound = bound;
+	if (!solve_levels(s, l, &p, &any, 1)) {
+		finish(l, LF_bound, NULL);
+		return;
 	}
-	l->x = (Assignment){0};
-	if (l->layers.bound == INT64_MAX) return true;
-	raise_least(l, l->layers.bound);
-	return false;
+	for (uint32_t i = 0; i < d->stages; i++)
+		fits &= l->x.stage_bytes[i] <= l->limit[i];
+	if (fits)
+		solved(l);
+	else
+		branch_recompute(s, l);
 }
 
-static bool
-solve(Leaf *l, int64_t limit, Assignment *out)
+/* The fastest plan within the memory. */
+static void
+try_limited(Search *s, Leaf *l, int64_t bound)
 {
-	l->layers.limit = limit;
-	return search_dp(l->a, &l->layers, out);
-}
-
-/* Bytes of all layers at their least, and of no more than one microbatch in flight, over all stages. */
-int64_t
-branch_bytes(const Leaf *l)
-{
-	int64_t sum = 0;
-	for (uint32_t i = 0; i < l->s->m->ninsts; i++) {
-		uint32_t class = l->table.classes->of[i];
-		int64_t least = INT64_MAX;
-		for (uint32_t k = 0; k < l->table.count[class]; k++) {
-			const LayerCost *c = &l->table.cost[class][k];
-			if (c->state + c->saved < least) least = c->state + c->saved;
+	SolveProblem p;
+	WorkRange level[MAX_LEVELS];
+	branch_problem(s, l, &p);
+	uint32_t n = search_levels(l, &p, level);
+	if (!l->wide) {
+		int64_t least = search_bound(l, &p, level, n);
+		if (least == INT64_MAX) {
+			finish(l, LF_memory, "over memory");
+			return;
 		}
-		sum += least / l->stages;
+		l->wide = 1;
+		if (least > l->least) { /* another branch may be better */
+			l->least = least;
+			return;
+		}
 	}
-	return sum;
-}
-
-static int64_t
-most_bytes(const Leaf *l)
-{
-	int64_t most = 0;
-	for (uint32_t k = 0; k < l->stages; k++)
-		if (l->x.bytes[k] > most) most = l->x.bytes[k];
-	return most;
-}
-
-/* Lowers, schedules and lays out what the program chose. */
-static Found
-lay_out(const Leaf *l, Assignment *x)
-{
-	const char *why = NULL;
-	Plan p = plan_of(l, x, l->s->c->perm);
-	int64_t arena = search_arena(l->s, &p, &why);
-	if (arena < 0)
-		branch_explain(l, "%.3f ms a step: cut: %s\n", search_ms(x->time), why);
-	else if (arena > l->s->limit)
-		branch_explain(l, "%.3f ms a step, %s a rank: over by %s\n", search_ms(x->time),
-			       search_bytes_str(l->s, arena),
-			       search_bytes_str(l->s, arena - l->s->limit));
+	p.bound = bound;
+	if (solve_levels(s, l, &p, level, n))
+		solved(l);
+	else if (bound == INT64_MAX)
+		finish(l, LF_memory, "over memory");
 	else
-		branch_explain(l, "%.3f ms a step, %s a rank\n", search_ms(x->time),
-			       search_bytes_str(l->s, arena));
-	return (Found){p, x->time, arena, arena >= 0 && arena <= l->s->limit};
+		finish(l, LF_bound, NULL);
 }
 
-/* The one that fits, else the smallest. */
 bool
-branch_take(Found *out, Found f)
+branch_fits(Search *s, Leaf *l)
 {
-	if (f.fits || (f.arena >= 0 && (out->arena < 0 || f.arena < out->arena))) *out = f;
-	return f.fits;
+	SolveProblem p;
+	WorkRange level[MAX_LEVELS];
+	if (s->trains && !s->c->recompute_given && !make_rows(s, l, RC_full)) return false;
+	branch_problem(s, l, &p);
+	p.gap = 1;
+	return solve_levels(s, l, &p, level, search_levels(l, &p, level));
 }
 
-/* What the table says is near the truth: far over the limit, nothing need be laid out. */
-static Found
-lay_out_fast(Leaf *l)
+void
+branch_refine(Search *s, Leaf *l, int64_t bound)
 {
-	int64_t bytes = most_bytes(l);
-	if (bytes / 3 * 2 <= l->s->limit) return lay_out(l, &l->x);
-	branch_explain(l, "%.3f ms a step if there were %s a rank\n", search_ms(l->x.time),
-		       search_bytes_str(l->s, bytes));
-	return (Found){.arena = -1};
-}
-
-/* Over the limit by so much: next time, there is so much less to spend. */
-static void
-tighten(Leaf *l, const Found *f)
-{
-	int64_t less = f->arena - l->s->limit;
-	if (less < l->limit / 256) less = l->limit / 256;
-	l->state = ST_limited;
-	l->limit -= less;
-	l->wide = 0;
-	if (f->arena < 0 || l->limit <= 0 || ++l->tries == TRIES)
-		cut(l, f->arena < 0 ? "what is chosen does not lower as a whole"
-				    : "over memory, laid out");
-}
-
-static void
-to_limited(Leaf *l)
-{
-	const Search *s = l->s;
-	if (trains(s) && !s->c->recompute_given) make_table(l, RC_full, RC_selective);
-	l->state = ST_limited;
-	l->limit = s->limit;
-	l->wide = 0;
-	if (branch_bytes(l) > l->limit)
-		cut(l, "over memory");
-	else
-		raise_least(l, search_least(s->c->tmp, &l->layers));
-}
-
-static void
-begin(Leaf *l)
-{
-	branch_explain(l, "at least %.3f ms a step by arithmetic\n", search_ms(l->least));
-	make_table(l, RC_none, RC_none);
-	l->state = ST_fast;
-	if (!l->table.ncand)
-		cut(l, "no mesh");
-	else if (branch_bytes(l) > l->s->limit)
-		to_limited(l);
-	else
-		raise_least(l, search_least(l->s->c->tmp, &l->layers));
-}
-
-/* One step further. Returns whether *out is a plan that fits. */
-bool
-branch_refine(Leaf *l, Found *out)
-{
-	Found f = {.arena = -1};
 	switch (l->state) {
-	case ST_new: begin(l); break;
-	case ST_fast:
-		if (solve_some(l, INT64_MAX)) l->state = ST_fits;
-		break;
-	case ST_fits:
-		f = lay_out_fast(l);
-		if (!f.fits) to_limited(l);
-		break;
-	case ST_limited:
-		if (!solve_some(l, l->limit)) break;
-		l->state = ST_laid;
-		if (!l->x.first) cut(l, "over memory");
-		break;
-	case ST_laid:
-		f = lay_out(l, &l->x);
-		if (!f.fits) tighten(l, &f);
-		break;
-	case ST_done: ICE("a branch that is done");
+	case ST_new: to_table(s, l); break;
+	case ST_table: try_fast(s, l, bound); break;
+	case ST_limited: try_limited(s, l, bound); break;
+	default: ICE("a branch that is done");
 	}
-	return branch_take(out, f);
-}
-
-/* A limit that is enough, by doubling; 0: none is, below the bound. */
-static int64_t
-enough(Leaf *l, int64_t bound, Assignment *x)
-{
-	int64_t limit = l->s->limit;
-	l->layers.bound = bound;
-	for (; limit < INT64_MAX / 4; limit *= 2)
-		if (solve(l, limit, x)) return limit;
-	return 0;
-}
-
-/* Nothing fits by the table: the smallest it can do, within 2 %, laid out; of plans not all too slow, if there are any. */
-Found
-branch_smallest(Leaf *l)
-{
-	Assignment x;
-	l->layers.limit = INT64_MAX;
-	int64_t least = search_least(l->s->c->tmp, &l->layers), lo = l->s->limit, hi = 0;
-	if (least < INT64_MAX / SLOWEST) hi = enough(l, SLOWEST * least, &x);
-	if (!hi) hi = enough(l, INT64_MAX, &x);
-	if (!hi) return (Found){.arena = -1};
-	while (hi - lo > hi / 50) {
-		int64_t mid = lo + (hi - lo) / 2;
-		if (solve(l, mid, &x))
-			hi = mid;
-		else
-			lo = mid;
-	}
-	solve(l, hi, &x);
-	return lay_out(l, &x);
 }

@@ -1,17 +1,16 @@
 /*
- * search_cost.c - what a layer costs a rank, read off its lowered bodies, frames and parameters.
+ * search_cost.c - what a layer costs a rank on a spot: read off its lowered bodies, frames and parameters, priced by price.h.
  *
- * A short copy of the model (search_small.c) is lowered and laid out as one stage on one mesh by the functions spmd and mem
- * use. What is read off it depends on how many samples of a microbatch a rank has, on tp and on recomputation, not on the
- * number of stages, microbatches or ranks; so it is remembered, and serves every branch of the tree that comes to the same.
- * What dp and ZeRO change follows from the bytes of a layer's parameters.
+ * Times depend on the samples a rank has of a microbatch, on the mesh and on where it lies; bytes on the samples and the
+ * layout alone. Both are remembered. What ZeRO changes follows from the bytes of a layer's parameters.
  */
-#include <string.h>
-
 #include "passes/search.h"
 
+enum { ALIGN = 64 };
+
 typedef struct Weight {
-	int64_t bytes, inner; /* inner: ns to add its gradient up over other axes than dp */
+	int64_t bytes;
+	unsigned inner; /* mesh axes but dp that its gradient is pending over */
 	uint8_t moments;
 	bool owned, trained;
 } Weight;
@@ -21,46 +20,45 @@ typedef struct Arg {
 	bool result, gradient;
 } Arg;
 
-/* One layer on one rank. */
-struct Measured {
-	int64_t time, update; /* ns of F, B, W; of N, U on all of its parameters */
-	int64_t saved, work;  /* bytes */
+/* Bytes of one layer on one rank. */
+typedef struct Bytes {
+	int64_t frame, scratch, cots;
 	Weight *weight;
 	Arg *arg;
 	uint32_t nweights, nargs;
+} Bytes;
+
+typedef struct Times {
+	BodyPrice body[BK_COUNT];
+} Times;
+
+struct Measured {
+	const Layout *layout;
+	const struct Sized *sized;
+	int64_t samples;
+	uint32_t dp, spot;
+	Times *of; /* [classes] */
+	Shape over_dp;
+	uint32_t mb;
 };
 
-/* What lowering depends on. */
-typedef struct Key {
-	uint32_t tp;
-	int64_t samples; /* of a microbatch, of one rank */
-	bool sp, uneven, mb, dp;
-} Key;
-
-typedef struct Entry {
-	Key key;
-	uint32_t
-	    dp; /* something is added up over dp inside a layer: serves this degree only; 0: any */
-	TpMemo tp;
-	bool known[RC_full + 1];
-	const char *why[RC_full + 1]; /* NULL: it lowers */
-	Measured *of[RC_full + 1];    /* [classes] */
-} Entry;
-
-struct CostMemo {
-	Arena *a;
-	Module *small;
-	Classes classes;
-	uint32_t *first; /* [classes] first layer of a class, in `small` */
-	Entry **e;
+/* A layout with so many samples to a rank. */
+struct Sized {
+	int64_t samples;
+	Bytes *of; /* [classes]; NULL: not yet */
+	Measured **m;
 	uint32_t n, cap;
-	uint32_t lowered; /* models */
 };
+
+static int64_t
+aligned(int64_t bytes)
+{
+	return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 /* ---- reading a lowered layer ---- */
 
 typedef struct Read {
-	const Search *s;
 	const Module *m;
 	const Mesh *mesh;
 	uint32_t inst;
@@ -72,18 +70,11 @@ body_of(const Read *x, BodyKind k)
 	return x->m->types[x->m->insts[x->inst].type].body[k];
 }
 
-static int64_t
-body_time(const Read *x, BodyKind k)
-{
-	uint32_t b = body_of(x, k);
-	return b ? roofline_body(&x->s->machine, x->m, &x->m->bodies[b]) : 0;
-}
-
 static Weight
 weight_of(const Read *x, uint16_t slot)
 {
 	const Param *p = &x->m->params[x->m->insts[x->inst].params[slot]];
-	Weight w = {.bytes = type_bytes(x->m, x->mesh, &p->type),
+	Weight w = {.bytes = aligned(type_bytes(x->m, x->mesh, &p->type)),
 		    .owned = p->owner == x->inst,
 		    .trained = ir_inst_port(x->m, x->inst, BK_W, PORT_dw, slot)};
 	if (!w.owned) return w;
@@ -92,12 +83,7 @@ weight_of(const Read *x, uint16_t slot)
 			      ((ir_inst_port(x->m, x->inst, BK_U, PORT_m, slot) != NULL) +
 			       (ir_inst_port(x->m, x->inst, BK_U, PORT_v, slot) != NULL) +
 			       (ir_inst_port(x->m, x->inst, BK_U, PORT_master, slot) != NULL)));
-	for (int k = 1; w.trained && k < x->mesh->n; k++) {
-		uint32_t span, size;
-		if (x->mesh->ax[k].kind == MX_dp || !(p->pending >> k & 1)) continue;
-		size = roofline_group(x->mesh, 1u << k, &span);
-		w.inner += roofline_all_reduce(&x->s->machine, w.bytes, size, span);
-	}
+	if (w.trained) w.inner = p->pending & ~(1u | ir_dp_mask(x->mesh));
 	return w;
 }
 
@@ -107,18 +93,18 @@ arg_of(const Read *x, uint16_t a)
 	const Body *f = &x->m->bodies[body_of(x, BK_F)];
 	const Port *p = ir_find_port(f, PORT_arg, a);
 	if (!p) return (Arg){0};
-	return (Arg){.bytes = type_bytes(x->m, x->mesh, val_type(f, p->v)),
+	return (Arg){.bytes = aligned(type_bytes(x->m, x->mesh, val_type(f, p->v))),
 		     .result = x->m->insts[x->inst].args[a].kind == REF_result,
 		     .gradient = ir_inst_port(x->m, x->inst, BK_B, PORT_dx, a)};
 }
 
-/* The most a layer needs while one of its bodies runs, cotangents of its results included. */
-static int64_t
-work_of(const Read *x)
+/* The most a layer needs while one of its bodies runs; cotangents of its results. */
+static void
+work_of(const Read *x, Bytes *y)
 {
 	const LayerType *t = &x->m->types[x->m->insts[x->inst].type];
 	const Body *f = &x->m->bodies[t->body[BK_F]];
-	int64_t most = 0, cots = 0;
+	int64_t most = 0;
 	for (int k = 0; k < BK_COUNT; k++) {
 		uint32_t b = body_of(x, (BodyKind)k);
 		int64_t bytes = (b ? x->m->bodies[b].scratch_bytes : 0) +
@@ -128,309 +114,306 @@ work_of(const Read *x)
 	for (uint16_t r = 0; r < t->nouts; r++) {
 		const Port *p = ir_find_port(f, PORT_out, r);
 		if (p && ir_inst_port(x->m, x->inst, BK_B, PORT_cot, r))
-			cots += type_bytes(x->m, x->mesh, val_type(f, p->v));
+			y->cots += aligned(type_bytes(x->m, x->mesh, val_type(f, p->v)));
 	}
-	return most + 2 * cots;
+	y->scratch = most;
 }
 
-static Measured
-measure(const Read *x, Arena *a)
+static Bytes
+bytes_of(const Read *x, Arena *a)
 {
 	const LayerType *t = &x->m->types[x->m->insts[x->inst].type];
-	Measured y = {.saved = t->slot_frame,
-		      .work = work_of(x),
-		      .nweights = t->nweights,
-		      .nargs = t->nargs};
+	Bytes y = {.frame = t->slot_frame, .nweights = t->nweights, .nargs = t->nargs};
+	work_of(x, &y);
 	y.weight = NEW_N(a, Weight, t->nweights);
 	y.arg = NEW_N(a, Arg, t->nargs);
 	for (uint16_t w = 0; w < t->nweights; w++)
 		y.weight[w] = weight_of(x, w);
 	for (uint16_t k = 0; k < t->nargs; k++)
 		y.arg[k] = arg_of(x, k);
-	y.time = body_time(x, BK_F) + body_time(x, BK_B) + body_time(x, BK_W);
-	y.update = body_time(x, BK_U) + body_time(x, BK_N);
 	return y;
+}
+
+/* ---- remembering ---- */
+
+static struct Sized *
+sized_of(const Search *s, Layout *l, int64_t samples)
+{
+	for (uint32_t i = 0; i < l->nsized; i++)
+		if (l->sized[i]->samples == samples) return l->sized[i];
+	struct Sized *x = NEW(s->a, struct Sized);
+	x->samples = samples;
+	PUSH(s->a, l->sized, l->nsized, l->csized, x);
+	return x;
+}
+
+static void
+read_bytes(const Search *s, Layout *l, struct Sized *x)
+{
+	const Classes *classes = search_memo_classes(s->memo);
+	Ctx c = *s->c;
+	Arena *tmp = arena_new();
+	Module m = *l->m;
+	c.tmp = m.arena = tmp;
+	m.types = arena_dup(tmp, m.types, sizeof *m.types * m.ntypes);
+	layout_types(&c, &m);
+	x->of = NEW_N(s->a, Bytes, classes->n);
+	for (uint32_t k = 0; k < classes->n; k++)
+		x->of[k] = bytes_of(&(Read){&m, l->mesh, search_memo_first(s->memo, k)}, s->a);
+	arena_free(tmp);
+}
+
+static void
+read_times(const Search *s, const Spot *spot, Layout *l, Measured *x)
+{
+	const Classes *classes = search_memo_classes(s->memo);
+	Price *price = s->order[spot->order].price;
+	x->of = NEW_N(s->a, Times, classes->n);
+	for (uint32_t k = 0; k < classes->n; k++) {
+		Read r = {l->m, l->mesh, search_memo_first(s->memo, k)};
+		for (int b = 0; b < BK_COUNT; b++)
+			if (body_of(&r, (BodyKind)b))
+				x->of[k].body[b] = price_body(
+				    price, l->m, &l->m->bodies[body_of(&r, (BodyKind)b)],
+				    spot->first);
+	}
+	x->over_dp = price_shape(price, l->mesh, ir_dp_mask(l->mesh), spot->first);
+}
+
+const Measured *
+search_measure(const Search *s, const Spot *spot, const Candidate *c, uint32_t mb, bool bytes,
+	       const char **why)
+{
+	Layout *l = search_layout(s, c, mb, why);
+	if (!l) return NULL;
+	int64_t n = s->batch / mb, samples = (n + c->dp - 1) / c->dp;
+	struct Sized *z = sized_of(s, l, samples);
+	Measured *x = NULL;
+	uint32_t at = (uint32_t)(spot - s->spot);
+	search_layout_set(s, l, c->dp, mb);
+	for (uint32_t i = 0; i < z->n && !x; i++)
+		if (z->m[i]->dp == c->dp && z->m[i]->spot == at) x = z->m[i];
+	if (!x) {
+		x = NEW(s->a, Measured);
+		*x = (Measured){.layout = l, .samples = samples, .dp = c->dp, .spot = at};
+		read_times(s, spot, l, x);
+		++*search_priced(s->memo);
+		PUSH(s->a, z->m, z->n, z->cap, x);
+	}
+	if (bytes && !z->of) read_bytes(s, l, z);
+	x->sized = z;
+	x->mb = mb;
+	return x;
 }
 
 /* ---- what dp, ZeRO and stages make of it ---- */
 
 typedef struct Costing {
 	const Search *s;
-	uint32_t dp, span; /* of a dp group */
-	uint8_t zero;
-	bool cut; /* several stages: parameters of other layers may be elsewhere */
+	const Spot *spot;
+	const Measured *x;
+	const Bytes *y;
+	const Price *price;
+	const Device *device;
+	const Candidate *c;
+	int64_t backward; /* of the layer, computing: what may hide the sum of its gradients */
+	int64_t forward;
 } Costing;
 
 /* A rank's share of something ZeRO splits from level z on. */
 static int64_t
 share(const Costing *x, uint8_t z, int64_t bytes)
 {
-	return x->zero >= z ? (bytes + x->dp - 1) / x->dp : bytes;
+	return x->c->zero >= z ? (bytes + x->c->dp - 1) / x->c->dp : bytes;
+}
+
+/* What is left of a communication that may run beside `beside` ns of computation, and what it slows that down by. */
+static int64_t
+exposed(const Costing *x, int64_t comm, int64_t beside)
+{
+	const Device *d = x->device;
+	if (d->slow_comm < 1 || d->slow_compute < 1) return comm;
+	double hidden = d->eff[EF_overlap] * (double)(comm < beside ? comm : beside);
+	return comm - (int64_t)(hidden * (2 - d->slow_compute > 0 ? 2 - d->slow_compute : 0));
+}
+
+static int64_t
+over_dp(const Costing *x, PrimKind kind, int64_t bytes)
+{
+	return price_collective(x->price, kind, bytes, &x->x->over_dp);
+}
+
+/* A parameter of a layer in another stage: a copy, lent and returned. */
+static void
+borrow(const Costing *x, const Weight *w, LogCost *c)
+{
+	if (x->spot->alone) return;
+	uint32_t from = x->spot->first ? 0 : x->spot->ranks, to = x->spot->first;
+	int64_t there = price_message(x->price, w->bytes, from, to, x->spot->ranks);
+	c->borrowed += w->trained ? 2 * w->bytes : w->bytes;
+	c->lend += there;
+	if (w->trained) c->lend += there + over_dp(x, PR_all_reduce, w->bytes);
 }
 
 /* Parameters, gradients and moments a layer owns; copies of those it borrows. Returns the bytes of its flat. */
 static int64_t
-weights_cost(const Costing *x, const Measured *y, LayerCost *c)
+weights_cost(const Costing *x, LogCost *c)
 {
-	const Machine *machine = &x->s->machine;
 	int64_t flat = 0;
-	for (uint32_t k = 0; k < y->nweights; k++) {
-		const Weight *w = &y->weight[k];
-		if (!w->owned) { /* in another stage: a copy, lent and returned */
-			if (!x->cut) continue;
-			c->state += w->trained ? 2 * w->bytes : w->bytes;
-			c->once += roofline_message(machine, w->bytes, false);
-			if (w->trained)
-				c->once +=
-				    roofline_message(machine, w->bytes, false) +
-				    roofline_all_reduce(machine, w->bytes, x->dp, x->span);
+	for (uint32_t k = 0; k < x->y->nweights; k++) {
+		const Weight *w = &x->y->weight[k];
+		if (!w->owned) {
+			borrow(x, w, c);
 			continue;
 		}
 		if (!w->trained) {
-			c->state += w->bytes;
+			c->param += w->bytes;
 			continue;
 		}
 		flat += w->bytes;
-		c->state += share(x, 3, w->bytes) + share(x, 2, w->bytes) +
-			    w->moments * share(x, 1, w->bytes);
-		c->once += w->inner;
+		c->param += share(x, 3, w->bytes);
+		c->grad += share(x, 2, w->bytes);
+		c->moments += w->moments * share(x, 1, w->bytes);
+		if (!w->inner) continue;
+		Shape s = price_shape(x->price, x->x->layout->mesh, w->inner, x->spot->first);
+		c->sync += price_collective(x->price, PR_all_reduce, w->bytes, &s);
 	}
 	return flat;
 }
 
 /* What the flat of a layer sends, by ZeRO level: gradients once or every microbatch, parameters back. */
 static void
-zero_cost(const Costing *x, int64_t flat, LayerCost *c)
+zero_cost(const Costing *x, int64_t flat, LogCost *c)
 {
-	if (x->dp < 2 || !flat) return;
-	const Machine *y = &x->s->machine;
-	int64_t gather = roofline_gather(y, flat, x->dp, x->span);
-	if (x->zero == 0) c->once += roofline_all_reduce(y, flat, x->dp, x->span);
-	if (x->zero == 1) c->once += gather;
-	if (x->zero >= 2) c->time += gather; /* reduce_scatter */
-	if (x->zero == 1 || x->zero == 2) c->once += gather;
-	if (x->zero == 3) c->time += 2 * gather; /* before F, and before B and W */
-	if (x->zero >= 2) c->work += 2 * flat;
-	if (x->zero == 3) c->work += 2 * flat;
+	uint8_t zero = x->c->zero;
+	if (x->c->dp < 2 || !flat) return;
+	int64_t gather = over_dp(x, PR_all_gather, flat);
+	int64_t scatter = zero ? over_dp(x, PR_reduce_scatter, flat) : 0;
+	if (zero == 0) c->sync += over_dp(x, PR_all_reduce, flat);
+	if (zero == 1) c->sync += scatter;
+	c->sync = exposed(x, c->sync, x->backward);
+	if (zero >= 2) c->zero += exposed(x, scatter, x->backward);
+	if (zero == 1 || zero == 2) c->gather += gather;
+	if (zero == 3)
+		c->zero += exposed(x, gather, x->forward) + exposed(x, gather, x->backward);
+	if (zero >= 2) c->buffers += 2 * flat;
+	if (zero == 3) c->buffers += 2 * flat;
 }
 
-/* Arguments from elsewhere arrive in a slot, their cotangents go back. */
-static void
-enter_cost(const Costing *x, const Measured *y, LayerCost *c)
+/* Ranks of the stage on the node that sends: they share its network. */
+static uint32_t
+beside(const Spot *spot)
 {
-	const Machine *machine = &x->s->machine;
-	bool near = x->s->ranks <= machine->ranks;
-	for (uint32_t k = 0; k < y->nargs; k++) {
-		const Arg *a = &y->arg[k];
+	uint32_t n = spot->nsegs && spot->nsegs <= MAX_SEGS ? spot->seg[0].devices : 1;
+	return n < spot->ranks ? n : spot->ranks;
+}
+
+/* Arguments from the stage before arrive in a slot, their cotangents go back: rank for rank if both have as many, the
+ * farthest pair of ranks counts. */
+static void
+enter_cost(const Costing *x, LogCost *c)
+{
+	const Spot *s = x->spot;
+	uint32_t from = s->before ? s->first - s->before : s->first, to = s->first;
+	for (uint32_t k = 0; k < x->y->nargs; k++) {
+		const Arg *a = &x->y->arg[k];
 		if (!a->bytes) continue;
 		if (!a->result) {
-			c->saved += a->bytes;
+			c->inputs += a->bytes;
 			continue;
 		}
-		c->enter += roofline_message(machine, a->bytes, near);
-		c->enter_saved += a->bytes;
-		if (!a->gradient) continue;
-		c->enter += roofline_message(machine, a->bytes, near);
-		c->work += a->bytes;
+		if (!s->before) continue;
+		int64_t there = price_message(x->price, a->bytes, from, to, beside(s));
+		c->cost.enter += a->gradient ? 2 * there : there;
+		c->cost.enter_saved += a->bytes;
+		if (a->gradient) c->cots += a->bytes;
 	}
 }
 
-static LayerCost
-layer_cost(const Costing *x, const Measured *y)
+static int64_t
+compute(const Measured *x, uint32_t class, BodyKind k)
 {
-	LayerCost c = {.time = y->time, .saved = y->saved, .work = y->work};
-	int64_t flat = weights_cost(x, y, &c);
-	c.once += share(x, 1, y->update);
-	zero_cost(x, flat, &c);
-	enter_cost(x, y, &c);
-	return c;
+	return x->of[class].body[k].compute;
 }
 
-static Costing
-costing(const Search *s, const Mesh *mesh, uint8_t zero, bool cut)
+static void
+body_costs(const Costing *x, uint32_t class, LogCost *c)
 {
-	unsigned dp = 0;
-	Costing x = {.s = s, .zero = zero, .cut = cut};
-	for (int k = 1; k < mesh->n; k++)
-		if (mesh->ax[k].kind == MX_dp) dp |= 1u << k;
-	x.dp = roofline_group(mesh, dp, &x.span);
-	return x;
+	const BodyPrice *b = x->x->of[class].body;
+	c->forward = b[BK_F].compute;
+	c->backward = b[BK_B].compute;
+	c->weights = b[BK_W].compute;
+	c->inside = b[BK_F].comm + b[BK_B].comm + b[BK_W].comm;
+	c->update =
+	    share(x, 1, b[BK_U].compute + b[BK_N].compute) + b[BK_U].comm + b[BK_N].comm;
 }
 
-LayerCost
-search_cost(const Search *s, const Measured *of, uint32_t class, const Candidate *k, bool cut)
+/* The frame of the layer that is run last, if its B follows its F at once, lies in what others work in (layout.c). */
+static bool
+comes_and_goes(const Search *s, uint32_t class)
 {
-	Mesh mesh;
-	search_mesh(k, &mesh);
-	Costing x = costing(s, &mesh, k->zero, cut);
-	LayerCost c = layer_cost(&x, &of[class]);
-	c.group = k->group;
-	return c;
+	const Classes *k = search_memo_classes(s->memo);
+	return s->trains && k->of[s->m->ninsts - 1] == class &&
+	       k->first[class] == s->m->ninsts - 1 && s->m->ninsts > 1;
+}
+
+LogCost
+search_cost(const Search *s, const Spot *spot, const Measured *m, uint32_t class,
+	    const Candidate *c)
+{
+	const Order *o = &s->order[spot->order];
+	LogCost r = {0};
+	Costing x = {.s = s,
+		     .spot = spot,
+		     .x = m,
+		     .y = &m->sized->of[class],
+		     .price = o->price,
+		     .device = &o->cluster->device[spot->device],
+		     .c = c,
+		     .backward = compute(m, class, BK_B) + compute(m, class, BK_W),
+		     .forward = compute(m, class, BK_F)};
+	r.cots = 2 * x.y->cots;
+	r.frame = x.y->frame;
+	r.scratch = x.y->scratch;
+	body_costs(&x, class, &r);
+	zero_cost(&x, weights_cost(&x, &r), &r);
+	enter_cost(&x, &r);
+	r.cost.group = c->group;
+	r.cost.time = r.forward + r.backward + r.weights + r.inside + r.zero;
+	r.cost.once = r.update + r.sync + r.gather + r.lend;
+	r.cost.state = r.param + r.grad + r.moments + r.borrowed;
+	r.cost.saved = r.frame + r.inputs;
+	r.cost.work =
+	    r.scratch + r.cots + r.buffers + x.device->comm_bytes * ((c->dp > 1) + (c->tp > 1));
+	if (comes_and_goes(s, class)) {
+		r.cost.work += r.frame;
+		r.cost.saved -= r.frame;
+	}
+	return r;
+}
+
+/* As if all came from the next device, and went back. */
+SolveMove
+search_cost_move(const Search *s, const Spot *spot, const Measured *x, uint32_t class)
+{
+	const Bytes *y = &x->sized->of[class];
+	SolveMove out = {0};
+	for (uint32_t k = 0; k < y->nargs; k++) {
+		if (!y->arg[k].result) continue;
+		out.saved += y->arg[k].bytes;
+		out.time +=
+		    price_message(s->order[spot->order].price,
+				  y->arg[k].gradient ? 2 * y->arg[k].bytes : y->arg[k].bytes,
+				  spot->first, spot->first + 1, 1);
+	}
+	return out;
 }
 
 int64_t
-search_time(const Search *s, const Module *m)
+search_cost_time(const Measured *x, uint32_t class)
 {
-	int64_t mb = 0, once = 0;
-	for (uint32_t r = 0; r < m->plan.nruns; r++) {
-		const Strategy *run = &m->plan.runs[r];
-		const Mesh *mesh = &m->plan.meshes[run->mesh];
-		Costing x = costing(s, mesh, run->zero, false);
-		for (uint32_t i = run->first; i < run->first + run->count; i++) {
-			Measured y = measure(&(Read){s, m, mesh, i}, s->c->tmp);
-			LayerCost c = layer_cost(&x, &y);
-			mb += c.time;
-			once += c.once;
-		}
-	}
-	return m->plan.microbatches * mb + once;
-}
-
-/* ---- lowering, once ---- */
-
-void
-search_mesh(const Candidate *c, Mesh *out)
-{
-	*out = (Mesh){.n = 1};
-	out->ax[0].kind = MX_mb;
-	if (c->dp > 1) {
-		out->ax[out->n].kind = MX_dp;
-		out->ax[out->n++].degree = c->dp;
-	}
-	if (c->tp > 1) {
-		out->ax[out->n].kind = MX_tp;
-		out->ax[out->n++].degree = c->tp;
-	}
-}
-
-/* n elements in blocks of ranks, rounded up: does the last rank have any? */
-bool
-search_all_have(int64_t n, int64_t ranks)
-{
-	return (n + ranks - 1) / ranks * (ranks - 1) < n;
-}
-
-/* Does every rank of tp have a part of something, in some layer? If not, ranks are left over. */
-static bool
-tp_used(const Module *m, uint32_t tp)
-{
-	if (tp == 1) return true;
-	for (uint32_t b = 1; b < m->nbodies; b++)
-		for (uint32_t v = 1; v < m->bodies[b].nvals; v++) {
-			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
-			const Type *t = &m->bodies[b].vals[v].type;
-			for (int k = 0; mesh && k < t->n; k++)
-				for (int j = 0; j < t->ax[k].nshard; j++)
-					if (mesh->ax[t->ax[k].shard[j]].kind == MX_tp &&
-					    search_all_have(ir_extent(m, t->ax[k].a), tp))
-						return true;
-		}
-	return false;
-}
-
-/* Is anything added up over dp inside a layer? */
-static bool
-sends_over_dp(const Module *m)
-{
-	for (uint32_t b = 1; b < m->nbodies; b++)
-		for (uint32_t i = 0; i < m->bodies[b].nops; i++) {
-			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
-			const Op *op = &m->bodies[b].ops[i];
-			const Attr *over = attr_find(op, AK_over);
-			if (!mesh || !over || !(op_info[op->code].flags & OF_COMM)) continue;
-			for (int k = 1; k < mesh->n; k++)
-				if (over->i >> k & 1 && mesh->ax[k].kind == MX_dp) return true;
-		}
-	return false;
-}
-
-CostMemo *
-search_memo(const Search *s)
-{
-	Arena *a = s->c->tmp;
-	CostMemo *x = NEW(a, CostMemo);
-	uint32_t *at = NEW_N(a, uint32_t, s->m->ninsts);
-	x->a = a;
-	search_classes(s->m, a, &x->classes);
-	x->small = search_small(s->m, &x->classes, a, at);
-	x->first = NEW_N(a, uint32_t, x->classes.n);
-	for (uint32_t k = 0; k < x->classes.n; k++)
-		x->first[k] = at[x->classes.first[k]];
-	return x;
-}
-
-const Classes *
-search_memo_classes(const CostMemo *x)
-{
-	return &x->classes;
-}
-
-uint32_t
-search_lowered(const CostMemo *x)
-{
-	return x->lowered;
-}
-
-static bool
-same_lowering(const Key *a, const Key *b)
-{
-	return a->tp == b->tp && a->samples == b->samples && a->sp == b->sp &&
-	       a->uneven == b->uneven && a->mb == b->mb && a->dp == b->dp;
-}
-
-static Entry *
-find_entry(const Search *s, const Candidate *c, uint32_t mb)
-{
-	CostMemo *x = s->memo;
-	int64_t n = (s->m->batch.i ? ir_extent(s->m, s->m->batch) : 1) / mb;
-	Key key = {c->tp, (n + c->dp - 1) / c->dp, c->sp, n % c->dp != 0, mb > 1, c->dp > 1};
-	for (uint32_t i = 0; i < x->n; i++)
-		if (same_lowering(&x->e[i]->key, &key) &&
-		    (!x->e[i]->dp || x->e[i]->dp == c->dp))
-			return x->e[i];
-	Entry *e = NEW(x->a, Entry);
-	e->key = key;
-	e->tp.a = x->a;
-	PUSH(x->a, x->e, x->n, x->cap, e);
-	return e;
-}
-
-static void
-lower_entry(const Search *s, Entry *e, const Candidate *c, uint32_t mb)
-{
-	CostMemo *x = s->memo;
-	Arena *a = arena_new();
-	Search small = *s;
-	const char *why = NULL;
-	Mesh mesh;
-	Strategy run = {.recompute = c->rc, .megatron_sp = c->sp};
-	small.m = x->small;
-	search_mesh(c, &mesh);
-	Plan p = search_uniform(&small, a, mb, &mesh, &run);
-	Module *m = search_lower(&small, &p, a, &e->tp, &why);
-	x->lowered++;
-	if (m && !tp_used(m, c->tp)) {
-		m = NULL;
-		why = "tp splits no axis so that every rank has a part";
-	}
-	e->known[c->rc] = true;
-	if (!m) {
-		e->why[c->rc] = arena_dup(x->a, why, strlen(why) + 1);
-	} else {
-		const Mesh *on = &m->plan.meshes[m->plan.runs[0].mesh];
-		if (sends_over_dp(m)) e->dp = c->dp;
-		e->of[c->rc] = NEW_N(x->a, Measured, x->classes.n);
-		for (uint32_t k = 0; k < x->classes.n; k++)
-			e->of[c->rc][k] = measure(&(Read){s, m, on, x->first[k]}, x->a);
-	}
-	arena_free(a);
-}
-
-const Measured *
-search_measure(const Search *s, const Candidate *c, uint32_t mb, const char **why)
-{
-	Entry *e = find_entry(s, c, mb);
-	if (!e->known[c->rc]) lower_entry(s, e, c, mb);
-	*why = e->why[c->rc];
-	return e->of[c->rc];
+	int64_t t = 0;
+	for (int k = BK_F; k <= BK_W; k++)
+		t += x->of[class].body[k].compute + x->of[class].body[k].comm;
+	return t;
 }

@@ -29,14 +29,18 @@ static bool
 check_memory(Ctx *c, const Module *m, Name file)
 {
 	if (c->memory_bytes <= 0) return true;
-	Search s = {.c = c, .m = m, .ranks = m->plan.ranks, .limit = c->memory_bytes};
-	int64_t arena = search_arena(&s, &m->plan, NULL);
-	if (arena <= s.limit) return true;
+	Arena *a = arena_new();
+	const char *why;
+	Search s = {.c = c, .m = m, .a = a, .ranks = m->plan.ranks};
+	Module *laid = search_lower(&s, &m->plan, a, &why);
+	int64_t arena = laid ? layout_arena(laid) : -1;
+	arena_free(a);
+	if (arena <= c->memory_bytes) return true;
 	Buf need, have;
 	buf_init(&need, c->tmp);
 	buf_init(&have, c->tmp);
 	buf_bytes(&need, arena);
-	buf_bytes(&have, s.limit);
+	buf_bytes(&have, c->memory_bytes);
 	diag_error(c->diag, (Loc){.file = file, .line = 1, .col = 1, .len = 1},
 		   "this plan takes %s a rank, --memory says %s; more microbatches, zero or "
 		   "recompute take less",

@@ -1,1 +1,1 @@
-../models/zoo/ones.gdl --emit=mem --ranks 53
+../models/zoo/ones.gdl --emit=mem --ranks 67

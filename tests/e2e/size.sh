@@ -16,16 +16,16 @@ for other in xl many gpt3; do
 	[ "$b" -le $((a + a / 10)) ] || fail "$other has $b lines, 124M has $a"
 done
 
-# Planned, proven and emitted in 10 s of one core and 2 GiB (usual: 2 s, 100 MiB); the search lowers layers no oftener than it must.
+# Planned, proven and emitted in 30 s of one core and 2 GiB; the search lowers layers no oftener than it must.
 many() { # memory of a rank, most lowerings
 	local t
 	TIMEFORMAT=%U
 	t=$( { time (ulimit -v 2097152; "$GV" models/gpt2.gdl --set layers=96 --set embed=12288 --set heads=96 --set seq=2048 \
 		--set batch=1536 --ranks 1024 --memory="$1" --explain -o "$T/ranks" >"$T/explain" 2>"$T/err"); } 2>&1 ) || fail "1,024 ranks of $1: $(cat "$T/err")"
-	awk -v t="$t" 'BEGIN { exit t > 10 }' || fail "1,024 ranks of $1 took $t s"
-	n=$(sed -n 's/^plan: .* \([0-9]*\) lowerings of all layers$/\1/p' "$T/explain")
+	awk -v t="$t" 'BEGIN { exit t > 30 }' || fail "1,024 ranks of $1 took $t s"
+	n=$(sed -n 's/^tree .* \([0-9]*\) lowerings.*/\1/p' "$T/explain")
 	[ "${n:-99999}" -le "$2" ] || fail "1,024 ranks of $1: lowered ${n:-?} times, not at most $2"
 	grep -q "^memory\|a rank: parameters" "$T/explain" || fail "1,024 ranks of $1: no plan is printed"
 }
-many 80GiB 1500
-many 8GiB 1800
+many 80GiB 400
+many 8GiB 400

@@ -1,0 +1,219 @@
+/*
+ * search_lower.c - layout classes: what the short model (search_small.c) becomes when tp, Megatron-SP and recomputation are
+ * given.
+ *
+ * A lowered body does not say how many ranks dp has or how many microbatches there are: extents are computed from the degrees
+ * of its mesh. So one lowering serves all of them; search_layout_set() gives it degrees, and search_cost.c prices it again.
+ * Lowered apart is only what has other operations: one microbatch or many, dp or none, a batch that does not divide.
+ */
+#include <string.h>
+
+#include "passes/search.h"
+
+struct CostMemo {
+	Arena *a;
+	Module *small;
+	Classes classes;
+	uint32_t *first; /* [classes] first layer of a class, in `small` */
+	Layout **l;
+	uint32_t n, cap, lowered, priced;
+};
+
+void
+search_mesh(const Candidate *c, uint32_t mb, Mesh *out)
+{
+	*out = (Mesh){.n = 1};
+	out->ax[0].kind = MX_mb;
+	out->ax[0].degree = mb;
+	for (int k = 0; k < 2; k++) {
+		bool tp = k != c->tp_outer;
+		uint32_t degree = tp ? c->tp : c->dp;
+		if (degree < 2) continue;
+		out->ax[out->n].kind = tp ? MX_tp : MX_dp;
+		out->ax[out->n++].degree = degree;
+	}
+}
+
+/* n elements in blocks of ranks, rounded up: does the last rank have any? */
+bool
+search_all_have(int64_t n, int64_t ranks)
+{
+	return (n + ranks - 1) / ranks * (ranks - 1) < n;
+}
+
+/* Does every rank of tp have a part of something, in some layer? If not, ranks are left over. */
+static bool
+tp_used(const Module *m, uint32_t tp)
+{
+	if (tp == 1) return true;
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		for (uint32_t v = 1; v < m->bodies[b].nvals; v++) {
+			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
+			const Type *t = &m->bodies[b].vals[v].type;
+			for (int k = 0; mesh && k < t->n; k++)
+				for (int j = 0; j < t->ax[k].nshard; j++)
+					if (mesh->ax[t->ax[k].shard[j]].kind == MX_tp &&
+					    search_all_have(ir_extent(m, t->ax[k].a), tp))
+						return true;
+		}
+	return false;
+}
+
+/* Is anything added up over dp inside a layer? */
+static bool
+sends_over_dp(const Module *m)
+{
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		for (uint32_t i = 0; i < m->bodies[b].nops; i++) {
+			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
+			const Attr *over = attr_find(&m->bodies[b].ops[i], AK_over);
+			if (!mesh || !over) continue;
+			if (!(op_info[m->bodies[b].ops[i].code].flags & OF_COMM)) continue;
+			if ((unsigned)over->i & ir_dp_mask(mesh)) return true;
+		}
+	return false;
+}
+
+CostMemo *
+search_memo(const Search *s)
+{
+	CostMemo *x = NEW(s->a, CostMemo);
+	uint32_t *at = NEW_N(s->a, uint32_t, s->m->ninsts);
+	x->a = s->a;
+	search_classes(s->m, s->a, &x->classes);
+	x->small = search_small(s->m, &x->classes, s->a, at);
+	x->first = NEW_N(s->a, uint32_t, x->classes.n);
+	for (uint32_t k = 0; k < x->classes.n; k++)
+		x->first[k] = at[x->classes.first[k]];
+	return x;
+}
+
+const Classes *
+search_memo_classes(const CostMemo *x)
+{
+	return &x->classes;
+}
+
+uint32_t
+search_memo_first(const CostMemo *x, uint32_t class)
+{
+	return x->first[class];
+}
+
+uint32_t
+search_lowered(const CostMemo *x)
+{
+	return x->lowered;
+}
+
+uint32_t *
+search_priced(CostMemo *x)
+{
+	return &x->priced;
+}
+
+static bool
+alike_but_rc(const Layout *a, const Layout *b)
+{
+	return a->tp == b->tp && a->tp_outer == b->tp_outer && a->sp == b->sp &&
+	       a->uneven == b->uneven && a->mb == b->mb && a->dp == b->dp;
+}
+
+/* The short model as a plan of one stage on the candidate's mesh. */
+static Plan
+plan_of(const Search *s, Arena *a, const Module *m, const Candidate *c, uint32_t mb)
+{
+	Plan p = {.ranks = c->dp * c->tp,
+		  .threads = s->c->threads,
+		  .microbatches = mb,
+		  .schedule = SCH_1f1b,
+		  .forward_only = !s->trains};
+	p.meshes = NEW_N(a, Mesh, 2);
+	search_mesh(&(Candidate){.dp = 1, .tp = 1}, mb, &p.meshes[0]);
+	search_mesh(c, mb, &p.meshes[1]);
+	p.nmeshes = p.meshes[1].n > 1 ? 2 : 1;
+	for (uint32_t i = 0; i < p.nmeshes; i++)
+		p.meshes[i].name = name_of(m->names, i ? "m1" : "m0");
+	p.runs = NEW(a, Strategy);
+	p.runs[0] = (Strategy){.count = m->ninsts,
+			       .mesh = p.nmeshes - 1,
+			       .megatron_sp = c->sp,
+			       .recompute = c->rc};
+	p.nruns = 1;
+	p.stages = NEW(a, Stage);
+	p.stages[0] = (Stage){.count = m->ninsts, .ranks = p.ranks, .slots = 1};
+	p.nstages = 1;
+	return p;
+}
+
+static void
+lower(const Search *s, Layout *l, const Candidate *c, uint32_t mb)
+{
+	CostMemo *x = s->memo;
+	Ctx ctx = *s->c;
+	Arena *tmp = arena_new();
+	ctx.tmp = tmp;
+	ctx.perm = x->a;
+	ctx.diag = diag_new(tmp, ctx.names, NULL);
+	Module *m = ir_clone(x->small, x->a);
+	LowerMemo memo = {.tp = l->tpm};
+	m->plan = plan_of(s, x->a, m, c, mb);
+	m->level = LV_plan;
+	x->lowered++;
+	if (!lower_link(&ctx, m, &memo)) {
+		const char *why = diag_first(ctx.diag);
+		l->why = arena_dup(x->a, why, strlen(why) + 1);
+	} else if (!tp_used(m, c->tp)) {
+		l->why = "tp splits no axis so that every rank has a part";
+	} else {
+		layout_module(&ctx, m);
+		l->m = m;
+		l->mesh = &m->plan.meshes[m->plan.nmeshes - 1];
+		if (sends_over_dp(m)) l->only_dp = c->dp;
+	}
+	arena_free(tmp);
+}
+
+Layout *
+search_layout(const Search *s, const Candidate *c, uint32_t mb, const char **why)
+{
+	CostMemo *x = s->memo;
+	Layout want = {.tp = c->tp,
+		       .tp_outer = c->tp_outer,
+		       .sp = c->sp,
+		       .uneven = s->batch / mb % c->dp != 0,
+		       .mb = mb > 1,
+		       .dp = c->dp > 1,
+		       .rc = c->rc},
+	       *l = NULL;
+	for (uint32_t i = 0; i < x->n && !l; i++) {
+		Layout *y = x->l[i];
+		if (!alike_but_rc(y, &want)) continue;
+		want.tpm = y->tpm;
+		if (y->rc == want.rc && (!y->only_dp || y->only_dp == c->dp)) l = y;
+	}
+	if (!l) {
+		l = arena_dup(x->a, &want, sizeof want);
+		if (!l->tpm) {
+			l->tpm = NEW(x->a, TpMemo);
+			l->tpm->a = x->a;
+		}
+		PUSH(x->a, x->l, x->n, x->cap, l);
+		lower(s, l, c, mb);
+	}
+	*why = l->why;
+	return l->why ? NULL : l;
+}
+
+void
+search_layout_set(const Search *s, Layout *l, uint32_t dp, uint32_t mb)
+{
+	Plan *p = &l->m->plan;
+	(void)s;
+	p->microbatches = mb;
+	p->ranks = p->stages[0].ranks = dp * l->tp;
+	for (uint32_t i = 0; i < p->nmeshes; i++)
+		p->meshes[i].ax[0].degree = mb;
+	for (int k = 1; k < l->mesh->n; k++)
+		if (l->mesh->ax[k].kind == MX_dp) l->mesh->ax[k].degree = dp;
+}
