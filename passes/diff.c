@@ -122,24 +122,30 @@ plan_of(const Way *w, const Draft *d)
 
 /* ---- one plan ---- */
 
-/* Lowers and simulates the draft. False, with the reason, if it does not lower. */
-static bool
-measure(const Way *w, DiffStep *out)
+bool
+diff_measure(Ctx *with, const Module *model, const Plan *p, Arena *perm, DiffStep *out)
 {
 	Arena *a = arena_new();
-	Ctx c = *w->c;
+	Ctx c = *with;
 	c.perm = a;
 	c.tmp = arena_new();
 	c.diag = diag_new(a, c.names, NULL);
-	Module *m = ir_clone(w->m, a);
-	m->plan = plan_of(w, &w->now);
+	Module *m = ir_clone(model, a);
+	m->plan = *p;
+	m->plan.meshes = arena_dup(a, p->meshes, sizeof *p->meshes * p->nmeshes);
+	m->plan.runs = arena_dup(a, p->runs, sizeof *p->runs * p->nruns);
+	m->plan.stages = arena_dup(a, p->stages, sizeof *p->stages * p->nstages);
 	m->level = LV_plan;
 	const bool ok = ir_verify(m, c.diag, "diff") &&
 			pass_run_all(&c, &m, &(PassOptions){.verify = true, .unproven = true});
 	if (ok) {
 		const Facts *f = facts_new(&c, m, NULL, NULL, a);
 		out->time = f->sim.step;
+		out->tight = f->tightest;
+		out->over = f->stage[f->tightest].rank_bytes - f->stage[f->tightest].limit;
+		out->rank_bytes = NEW_N(perm, int64_t, m->plan.nstages);
 		for (uint32_t k = 0; k < m->plan.nstages; k++) {
+			out->rank_bytes[k] = f->stage[k].rank_bytes;
 			if (f->stage[k].rank_bytes > out->memory)
 				out->memory = f->stage[k].rank_bytes;
 			if (f->stage[k].sent > out->sent) out->sent = f->stage[k].sent;
@@ -147,7 +153,7 @@ measure(const Way *w, DiffStep *out)
 	} else {
 		const char *why = diag_first(c.diag);
 		if (strncmp(why, "diff: ", 6) == 0) why += 6;
-		out->why = arena_dup(w->a, why, strlen(why) + 1);
+		out->why = arena_dup(perm, why, strlen(why) + 1);
 	}
 	arena_free(c.tmp);
 	arena_free(a);
@@ -158,7 +164,8 @@ static void
 took(Way *w, const char *what)
 {
 	DiffStep s = {.what = what};
-	measure(w, &s);
+	const Plan p = plan_of(w, &w->now);
+	diff_measure(w->c, w->m, &p, w->a, &s);
 	PUSH(w->a, w->out->step, w->out->n, w->out->cap, s);
 }
 

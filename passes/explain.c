@@ -85,6 +85,30 @@ put_bound(const Facts *f, Buf *out)
 }
 
 static void
+put_saving(Buf *out, const char *what, int64_t saved)
+{
+	if (saved < 0) return;
+	buf_printf(out, "        %-30s ", what);
+	if (saved)
+		facts_ns(out, saved);
+	else
+		buf_puts(out, "nothing");
+	buf_putc(out, '\n');
+}
+
+static void
+put_worth(const Facts *f, Buf *out)
+{
+	const Worth w = explain_worth(f);
+	if (w.memory < 0 && w.near < 0 && w.far < 0) return;
+	buf_printf(out, "worth   what one more would save of a step%s:\n",
+		   f->c->plan_path ? ", the plan as it is" : "");
+	put_saving(out, "GiB of memory a rank", w.memory);
+	put_saving(out, "GB/s between devices of a node", w.near);
+	put_saving(out, "GB/s between nodes", w.far);
+}
+
+static void
 put_finalists(const Facts *f, Buf *out)
 {
 	const SearchLog *log = f->log;
@@ -143,17 +167,12 @@ bool
 explain_print(const Facts *f, const char *what, Buf *out)
 {
 	const bool all = strcmp(what, "all") == 0;
-	if (*what && !all) {
-		diag_error(f->c->diag, (Loc){0},
-			   "--explain=%s: no search was logged, so there are no alternatives "
-			   "to ask about",
-			   what);
-		return false;
-	}
+	if (*what && !all) return explain_layer(f, what, out);
 	put_head(f, out);
 	put_time(f, out);
 	put_binds(f, out);
 	put_bound(f, out);
+	put_worth(f, out);
 	put_finalists(f, out);
 	put_branches(f, all, out);
 	return true;

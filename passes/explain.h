@@ -97,13 +97,14 @@ const LogCandidate *facts_chosen(const Facts *f, uint32_t layer, const LogTable 
 int64_t facts_chosen_time(const Facts *f);
 const char *facts_fate(LogFate x); /* for people */
 
-/* ---- explain.c, explain_layer.c ---- */
+/* ---- explain.c, explain_if.c ---- */
 
-/* What one thing more would save, ns a step by the tables, everything chosen again; < 0: not known. */
+/* What one thing more would save, ns a step, planned anew; < 0: not known. */
 typedef struct Worth {
 	int64_t memory;    /* a GiB of every rank */
 	int64_t near, far; /* a GB/s of every link inside nodes, of every node's network */
 } Worth;
+/* requires: a plan that was searched for. */
 Worth explain_worth(const Facts *f);
 /* --explain: `what` is "" or "all", or a layer and what it should have instead: "block.3", "7:tp=4,zero=3,recompute=full,sp".
  * False after a diagnostic. */
@@ -118,7 +119,10 @@ typedef struct DiffStep {
 	const char *
 	    why; /* NULL; else it does not lower by itself, for this reason, and the next step has it too */
 	int64_t time, memory,
-	    sent; /* of the step; of the rank that needs most; that sends most */
+	    sent;     /* of the step; of the rank that needs most; that sends most */
+	int64_t over; /* bytes over the limit in stage `tight`, the tightest */
+	uint32_t tight;
+	int64_t *rank_bytes; /* [stages] */
 } DiffStep;
 
 typedef struct Diff {
@@ -126,6 +130,8 @@ typedef struct Diff {
 	uint32_t n, cap;
 } Diff;
 
+/* Lowers and simulates a plan of a model (LV_train or LV_plan). False, with the reason (in perm), if it does not lower. */
+bool diff_measure(Ctx *c, const Module *model, const Plan *p, Arena *perm, DiffStep *out);
 /* What each difference costs: every plan on the way is lowered and simulated. requires: LV_train; plans checked against it.
  * False after a diagnostic: a or b does not lower. */
 bool diff_plans(Ctx *c, const Module *m, const Plan *a, const Plan *b, Arena *arena, Diff *out);

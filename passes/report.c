@@ -163,6 +163,7 @@ report_html(const Facts *f, Buf *out)
 	report_parts(f, out);
 	buf_puts(out, "</div>\n");
 	report_timeline(f, out);
+	report_worth(f, out);
 	report_tried(f, out);
 	report_sources(f, out);
 	plan_text(f, out);

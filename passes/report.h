@@ -49,6 +49,7 @@ void report_layers(const Facts *f, Buf *out);
 void report_memory(const Facts *f, Buf *out);
 void report_parts(const Facts *f, Buf *out);
 void report_timeline(const Facts *f, Buf *out);
+void report_worth(const Facts *f, Buf *out);
 void report_tried(const Facts *f, Buf *out);
 void report_sources(const Facts *f, Buf *out);
 

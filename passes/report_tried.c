@@ -264,6 +264,39 @@ clouds(const Facts *f, Buf *out)
 	buf_puts(out, "</div>\n");
 }
 
+/* ---- one thing more ---- */
+
+static void
+worth_item(Buf *out, const char *what, int64_t saved)
+{
+	if (saved < 0) return;
+	buf_puts(out, "<li><span>one more ");
+	buf_puts(out, what);
+	buf_puts(out, "</span><b>");
+	if (saved) {
+		buf_puts(out, "−");
+		html_ns(out, saved);
+	} else {
+		buf_puts(out, "nothing");
+	}
+	buf_puts(out, "</b></li>\n");
+}
+
+void
+report_worth(const Facts *f, Buf *out)
+{
+	const Worth w = explain_worth(f);
+	if (w.memory < 0 && w.near < 0 && w.far < 0) return;
+	html_section(out, "worth", "What would help",
+		     f->c->plan_path ? "What a step would save, the plan as it is."
+				     : "What a step would save, planned anew.");
+	buf_puts(out, "<ul class=worth>\n");
+	worth_item(out, "GiB of memory a rank", w.memory);
+	worth_item(out, "GB/s between devices of a node", w.near);
+	worth_item(out, "GB/s between nodes", w.far);
+	buf_puts(out, "</ul>\n</section>\n");
+}
+
 void
 report_tried(const Facts *f, Buf *out)
 {

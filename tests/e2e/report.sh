@@ -43,6 +43,20 @@ made gpt3 models/gpt2.gdl --set layers=96 --set embed=12288 --set heads=96 --set
 grep -q 'id=timeline' "$T/gpt3.html" && grep -q 'class=gap' "$T/gpt3.html" || fail "a long step is drawn whole"
 ! grep -q 'class=gap' "$T/gpt2.html" || fail "a short step is not drawn whole"
 
+# What a layer would cost otherwise is what the plan costs with it changed.
+"$GV" models/gpt2.gdl --set batch=32 --plan "$T/gpt2.plan" --explain=block.4:recompute=full >"$T/if" || fail "--explain=LAYER:STRATEGY"
+sed 's/^layers 0-13 .*/layers 0-4 mesh m1 recompute none\nlayers 5 mesh m1 recompute full\nlayers 6-13 mesh m1 recompute none/' "$T/gpt2.plan" >"$T/if.plan"
+"$GV" models/gpt2.gdl --set batch=32 --plan "$T/if.plan" --emit=cost >"$T/if.cost" || fail "the plan with that layer changed"
+step() { sed -n 's/^step_ns //p' "$T/$1.cost"; }
+awk -v ns="$(($(step if) - $(step gpt2)))" '/ a step / { for (i = 1; i < NF; i++) if ($(i + 2) == "a" && $(i + 3) == "step") { x = $i; u = $(i + 1) }
+	x *= u == "s" ? 1e9 : u == "ms" ? 1e6 : u == "us" ? 1e3 : 1; d = x - ns; if (d < 0) d = -d
+	ok = d <= 0.006 * (ns < 0 ? -ns : ns) } END { exit !ok }' "$T/if" || fail "$(cat "$T/if"), but it is $(($(step if) - $(step gpt2))) ns"
+"$GV" models/gpt2.gdl --set batch=32 --plan "$T/gpt2.plan" --explain=5 >"$T/others" || fail "--explain=LAYER"
+[ "$(wc -l <"$T/others")" -ge 4 ] || fail "no other strategies: $(cat "$T/others")"
+"$GV" models/gpt2.gdl --set batch=32 --plan "$T/gpt2.plan" --explain=5:tp=3 | grep -q "cannot be: " || fail "a degree that is no divisor"
+if "$GV" models/gpt2.gdl --set batch=32 --plan "$T/gpt2.plan" --explain=nothing 2>"$T/err"; then fail "a layer that is not there"; fi
+grep -q "there is no such layer" "$T/err" || fail "it does not say that there is no such layer"
+
 # Where a page may be written.
 echo mine >"$T/mine"
 if "$GV" models/gpt2.gdl --set batch=32 --plan "$T/gpt2.plan" --report "$T/mine" 2>"$T/err"; then fail "a file was replaced"; fi
