@@ -472,12 +472,39 @@ walk_replicas(Walk *w, int k, unsigned fixed)
 	w->coord[k] = 0;
 }
 
+/* Coordinates [lo, hi) along shard `j` of an axis whose blocks may meet what the other side has of it: the rest is skipped. */
+static void
+meeting_range(const Walk *w, int axis, int j, uint32_t *lo, uint32_t *hi)
+{
+	const AxisUse *u = &w->s->type.ax[axis];
+	int o = type_find(&w->o->type, u->a);
+	int64_t n = ir_extent(w->m, u->a), at = 0;
+
+	*lo = 0;
+	*hi = u->shard[j] ? w->s->mesh->ax[u->shard[j]].degree : 1;
+	if (o < 0 || !u->shard[j]) return;
+	for (int i = 0; i <= j; i++) {
+		int64_t degree = w->s->mesh->ax[u->shard[i]].degree;
+
+		n = n / degree + (n % degree != 0);
+		if (i < j) at += n * w->coord[u->shard[i]];
+	}
+	if (w->box->hi[o] <= at) {
+		*hi = 0;
+		return;
+	}
+	if (w->box->lo[o] > at) *lo = (uint32_t)((w->box->lo[o] - at) / n);
+	if ((w->box->hi[o] - 1 - at) / n + 1 < *hi)
+		*hi = (uint32_t)((w->box->hi[o] - 1 - at) / n + 1);
+}
+
 /* Coordinates along the shards of axis `axis` from its `j`-th on, then the axes after it. */
 static void
 walk_blocks(Walk *w, int axis, int j)
 {
 	const AxisUse *u;
 	unsigned k;
+	uint32_t lo, hi;
 
 	if (axis == w->s->type.n) {
 		walk_replicas(w, 1,
@@ -491,7 +518,8 @@ walk_blocks(Walk *w, int axis, int j)
 		return;
 	}
 	k = u->shard[j];
-	for (uint32_t c = 0; c < (k ? w->s->mesh->ax[k].degree : 1); c++) {
+	meeting_range(w, axis, j, &lo, &hi);
+	for (uint32_t c = lo; c < hi; c++) {
 		w->coord[k] = c;
 		walk_blocks(w, axis, j + 1);
 	}

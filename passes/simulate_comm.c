@@ -259,14 +259,19 @@ track_of(Sim *s, Track ***list, uint32_t *n, uint32_t *cap, const uint32_t *proc
 	return t;
 }
 
-/* Sorted, each once; how many. */
+/* Sorted, each once; how many. A group may be large and of few classes. */
 static uint32_t
-as_set(uint32_t *x, uint32_t n)
+as_set(Sim *s, uint32_t *proc, uint32_t n)
 {
 	uint32_t k = 0;
-	qsort(x, n, sizeof(*x), by_number);
-	for (uint32_t i = 0; i < n; i++)
-		if (!i || x[i] != x[i - 1]) x[k++] = x[i];
+	if (!s->seen) s->seen = NEW_N(s->tmp, uint32_t, s->nprocs + 1);
+	s->sets++;
+	for (uint32_t i = 0; i < n; i++) {
+		if (s->seen[proc[i]] == s->sets) continue;
+		s->seen[proc[i]] = s->sets;
+		proc[k++] = proc[i];
+	}
+	qsort(proc, k, sizeof(*proc), by_number);
 	return k;
 }
 
@@ -306,7 +311,7 @@ groups_of(Sim *s, uint32_t stage, uint32_t comm)
 					member);
 			for (uint32_t k = 0; k < n; k++)
 				member[k] = s->class_of[member[k]];
-			n = as_set(member, n);
+			n = as_set(s, member, n);
 		}
 		track_of(s, &g->track, &g->n, &cap, member, n);
 	}
@@ -361,7 +366,7 @@ exchange_far(const Sim *s, const Prim *x, const Peers *p)
 
 /* The classes that send to a rank of a class. */
 static uint32_t
-sources_of(const Sim *s, const Prim *x, const Peers *p, const Proc *to, uint32_t **out)
+sources_of(Sim *s, const Prim *x, const Peers *p, const Proc *to, uint32_t **out)
 {
 	uint32_t first = s->m->plan.stages[x->from.stage].rank;
 	uint32_t t = to->rank - s->m->plan.stages[x->to.stage].rank;
@@ -370,7 +375,7 @@ sources_of(const Sim *s, const Prim *x, const Peers *p, const Proc *to, uint32_t
 	*out = NEW_N(s->tmp, uint32_t, n + 1);
 	for (uint32_t i = 0; i < n; i++)
 		(*out)[i] = s->class_of[first + (p->alike ? t : p->source[at + i])];
-	return as_set(*out, n);
+	return as_set(s, *out, n);
 }
 
 static void

@@ -261,10 +261,11 @@ typedef struct Sim {
 		uint32_t *proc, n, at, cap;
 	} soon[2];
 	SimResult r;
-	uint32_t *node;    /* [ranks] */
-	MemWalk **walk;    /* [nstages] */
-	uint32_t *cpoints; /* [nstages] */
-	int64_t *after;    /* [nstages] bytes when the body at hand is through */
+	uint32_t *node;       /* [ranks] */
+	uint32_t *seen, sets; /* [nprocs] the last set a class was put in */
+	MemWalk **walk;       /* [nstages] */
+	uint32_t *cpoints;    /* [nstages] */
+	int64_t *after;       /* [nstages] bytes when the body at hand is through */
 } Sim;
 
 /* simulate.c */
