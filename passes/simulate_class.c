@@ -8,8 +8,14 @@
  * of one kind and everybody takes part in every exchange there is nothing to split, and no rank is looked at.
  *
  * `all_ranks`: every rank is a class.
+ *
+ * Where an exchange deals what few ranks send to many in turns, that may tell nearly all ranks apart. Past MAX_CLASSES a stage's
+ * ranks on devices of one kind are one class after all, and who takes no part in an exchange waits for it like the others: a
+ * step is then at most a little longer than it would be.
  */
 #include "passes/simulate_parts.h"
+
+enum { MAX_CLASSES = 16, MORE_CLASSES = 256 }; /* a stage; beside those */
 
 typedef struct Refine {
 	Sim *s;
@@ -132,12 +138,13 @@ see_exchanges(Refine *x)
 		}
 }
 
-/* Splits labels until ranks of one label see the same. */
-static void
+/* Splits labels until ranks of one label see the same. False: into too many. */
+static bool
 refine(Refine *x)
 {
 	const Sim *s = x->s;
 	for (uint32_t before = 0; before != x->n;) {
+		if (x->n > MAX_CLASSES * s->m->plan.nstages + MORE_CLASSES) return false;
 		before = x->n;
 		for (uint32_t r = 0; r < s->m->plan.ranks; r++)
 			x->sign[r] = mix(x->label[r], 0);
@@ -147,6 +154,7 @@ refine(Refine *x)
 		see_exchanges(x);
 		relabel(x);
 	}
+	return true;
 }
 
 static bool
@@ -209,7 +217,14 @@ sim_classes(Sim *s)
 			x.sign[r] = mix(s->o.all_ranks ? r : k, kind[r]);
 		}
 	relabel(&x);
-	if (!s->o.all_ranks && (x.n > plan->nstages || !all_take_part(s))) refine(&x);
+	if (!s->o.all_ranks && (x.n > plan->nstages || !all_take_part(s)) && !refine(&x)) {
+		s->coarse = true;
+		for (uint32_t k = 0; k < plan->nstages; k++)
+			for (uint32_t i = 0; i < plan->stages[k].ranks; i++)
+				x.sign[plan->stages[k].rank + i] =
+				    mix(k, kind[plan->stages[k].rank + i]);
+		relabel(&x);
+	}
 	s->class_of = x.label;
 	make_procs(s, kind, x.n);
 }

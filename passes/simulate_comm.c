@@ -304,7 +304,12 @@ groups_of(Sim *s, uint32_t stage, uint32_t comm)
 	g->far = group_far(s, stage, comm);
 	for (uint32_t i = 0; i < x->nprocs; i++) {
 		uint32_t n = 1, *member = &(uint32_t){x->proc};
-		if (x->nprocs > 1) {
+		if (s->coarse) {
+			n = x->nprocs;
+			member = NEW_N(s->tmp, uint32_t, n);
+			for (uint32_t k = 0; k < n; k++)
+				member[k] = x->proc + k;
+		} else if (x->nprocs > 1) {
 			n = ir_comm_size(s->m, &s->comms, (int)comm, stage);
 			member = NEW_N(s->tmp, uint32_t, n);
 			ir_comm_members(s->m, &s->comms, (int)comm, s->proc[x->proc + i].rank,
@@ -364,18 +369,24 @@ exchange_far(const Sim *s, const Prim *x, const Peers *p)
 	return false;
 }
 
-/* The classes that send to a rank of a class. */
+/* The classes that send to the ranks of a class: to its first, who stands for all, or to any. */
 static uint32_t
 sources_of(Sim *s, const Prim *x, const Peers *p, const Proc *to, uint32_t **out)
 {
-	uint32_t first = s->m->plan.stages[x->from.stage].rank;
-	uint32_t t = to->rank - s->m->plan.stages[x->to.stage].rank;
-	uint32_t at = p->alike ? t : p->source_at[t];
-	uint32_t n = p->alike ? 1 : p->source_at[t + 1] - at;
-	*out = NEW_N(s->tmp, uint32_t, n + 1);
-	for (uint32_t i = 0; i < n; i++)
-		(*out)[i] = s->class_of[first + (p->alike ? t : p->source[at + i])];
-	return as_set(s, *out, n);
+	uint32_t first = s->m->plan.stages[x->from.stage].rank, n = 0, cap = 0;
+	uint32_t base = s->m->plan.stages[x->to.stage].rank;
+	uint32_t end = s->coarse ? p->nto : to->rank - base + 1;
+	*out = NULL;
+	for (uint32_t t = to->rank - base; t < end; t++) {
+		if (&s->proc[s->class_of[base + t]] != to) continue;
+		uint32_t lo = p->alike ? 0 : p->source_at[t],
+			 hi = p->alike ? 1 : p->source_at[t + 1];
+		for (uint32_t i = lo; i < hi; i++)
+			PUSH(s->tmp, *out, n, cap,
+			     s->class_of[first + (p->alike ? t : p->source[i])]);
+		n = as_set(s, *out, n);
+	}
+	return n;
 }
 
 static void

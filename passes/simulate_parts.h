@@ -231,6 +231,7 @@ typedef struct Sim {
 	Proc *proc;
 	uint32_t nprocs;
 	uint32_t *class_of; /* [ranks] process */
+	bool coarse;        /* classes are stages and kinds of devices, alike or not */
 	bool turns;         /* ranks communicate while they wait, and not else */
 	Start **
 	    start; /* [CK_COUNT * most * 2] by kind, instance or parameter, first or other stage */

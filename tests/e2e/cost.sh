@@ -39,7 +39,7 @@ fast=$(cost --cluster models/clusters/h100.hw | awk '/^step_ns/ { print $2 }')
 slow=$(cost --cluster "$T/slow.hw" | awk '/^step_ns/ { print $2 }')
 [ "$fast" -gt 0 ] && [ "$fast" -lt "$slow" ] || fail "$fast ns, with slow links $slow"
 
-# GPT-3 on 131,072 ranks: stages of 2,048, 512 microbatches
+# GPT-3 on 131,072 ranks: 64 stages of 2,048, 512 microbatches; one stage of two meshes, whose tied embedding tells all ranks apart
 awk 'BEGIN {
 	print "plan 1\nranks 131072 threads all microbatches 512 schedule 1f1b\nmesh m0 = mb\nmesh m1 = dp:256 tp:8"
 	for (s = 0; s < 64; s++) {
@@ -47,7 +47,17 @@ awk 'BEGIN {
 		print "stage " s " layers " (at < end ? at "-" end : at + 0) " ranks " s * 2048 "-" s * 2048 + 2047
 		at = end + 1
 	}
-	print "layers 0-97 mesh m1 zero 1 recompute full megatron_sp" }' > "$T/big.plan"
+	print "layers 0-97 mesh m1 zero 1 recompute full megatron_sp" }' > "$T/stages.plan"
+cat > "$T/meshes.plan" <<'P'
+plan 1
+ranks 131072 threads all microbatches 8 schedule 1f1b
+mesh m0 = mb
+mesh m1 = dp:16384 tp:8
+mesh m2 = dp:32768 tp:4
+stage 0 layers 0-97 ranks 0-131071
+layers 0-40 mesh m1 zero 3 recompute full
+layers 41-97 mesh m2 zero 1 recompute full
+P
 sed 's/node 2048 x/node 16384 x/' models/clusters/h100.hw > "$T/big.hw"
 cat > "$T/usage.py" <<'P'
 import resource, subprocess, sys
@@ -56,10 +66,15 @@ u = resource.getrusage(resource.RUSAGE_CHILDREN)
 print("%.2f %d" % (u.ru_utime + u.ru_stime, u.ru_maxrss))
 P
 command -v python3 > /dev/null || { echo "no python3 to measure with"; exit 77; }
-for machine in "" "--cluster $T/big.hw"; do
+big() { # PLAN BATCH [options]
+	local plan=$1 batch=$2 used
+	shift 2
 	used=$(python3 "$T/usage.py" "$GV" models/gpt2.gdl --set layers=96 --set embed=12288 --set heads=96 --set seq=2048 \
-		--set batch=131072 $machine --plan "$T/big.plan" --emit=cost) || fail "131,072 ranks: no cost"
-	echo "131,072 ranks ${machine:+on H100s}: $used (seconds of CPU, KiB)"
+		--set batch="$batch" "$@" --plan "$T/$plan.plan" --emit=cost) || fail "131,072 ranks, $plan: no cost"
+	echo "131,072 ranks, $plan ${1:+on H100s}: $used (seconds of CPU, KiB)"
 	# the compiler may be built without optimisation, or share its core: twice what is promised
-	awk -v x="$used" 'BEGIN { split(x, u, " "); exit !(u[1] < 4 && u[2] < 1048576) }' || fail "131,072 ranks: $used"
-done
+	awk -v x="$used" 'BEGIN { split(x, u, " "); exit !(u[1] < 4 && u[2] < 1048576) }' || fail "131,072 ranks, $plan: $used"
+}
+big stages 131072
+big stages 131072 --cluster "$T/big.hw"
+big meshes 262144 --cluster "$T/big.hw"
