@@ -437,7 +437,9 @@ tell(Ctx *c, const Options *o, const Module *m, const Module *model)
 	if (m->level < LV_mem &&
 	    !pass_run_all(c, &whole, &(PassOptions){.verify = true, .unproven = true}))
 		return false;
-	const Facts *f = facts_new(c, whole, model, c->log, c->perm);
+	Facts *f = facts_new(c, whole, model, c->log, c->perm);
+	if (o->report || !*o->explain || strcmp(o->explain, "all") == 0)
+		f->worth = explain_worth(f);
 	if (o->explain) {
 		Buf b;
 		buf_init(&b, c->perm);

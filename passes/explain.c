@@ -99,10 +99,10 @@ put_saving(Buf *out, const char *what, int64_t saved)
 static void
 put_worth(const Facts *f, Buf *out)
 {
-	const Worth w = explain_worth(f);
+	const Worth w = f->worth;
 	if (w.memory < 0 && w.near < 0 && w.far < 0) return;
 	buf_printf(out, "worth   what one more would save of a step%s:\n",
-		   f->c->plan_path ? ", the plan as it is" : "");
+		   w.anew ? ", planned anew" : ", the plan as it is");
 	put_saving(out, "GiB of memory a rank", w.memory);
 	put_saving(out, "GB/s between devices of a node", w.near);
 	put_saving(out, "GB/s between nodes", w.far);

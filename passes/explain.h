@@ -50,6 +50,12 @@ typedef struct StageFacts {
 	const Device *device;
 } StageFacts;
 
+/* What one thing more would save, ns a step, planned anew; < 0: not known. */
+typedef struct Worth {
+	int64_t memory;    /* a GiB of every rank */
+	int64_t near, far; /* a GB/s of every link inside nodes, of every node's network */
+	bool anew;         /* the plan was made anew for each; else it is as it is */
+} Worth;
 typedef struct Facts {
 	Ctx *c;
 	const Module *m; /* LV_mem */
@@ -65,7 +71,8 @@ typedef struct Facts {
 	uint32_t nlayers, *layer; /* [nlayers] the instance of each layer: reshards are none */
 	int64_t samples, params;
 	double flops,
-	    peak; /* of the model, a step; of all ranks' devices, a second (0: not known) */
+	    peak;    /* of the model, a step; of all ranks' devices, a second (0: not known) */
+	Worth worth; /* all -1 until explain_worth() is put there */
 } Facts;
 
 /* Simulates a step. requires: LV_mem; of the same plan at LV_plan, or NULL. */
@@ -99,12 +106,6 @@ const char *facts_fate(LogFate x); /* for people */
 
 /* ---- explain.c, explain_if.c ---- */
 
-/* What one thing more would save, ns a step, planned anew; < 0: not known. */
-typedef struct Worth {
-	int64_t memory;    /* a GiB of every rank */
-	int64_t near, far; /* a GB/s of every link inside nodes, of every node's network */
-} Worth;
-/* requires: a plan that was searched for. */
 Worth explain_worth(const Facts *f);
 /* --explain: `what` is "" or "all", or a layer and what it should have instead: "block.3", "7:tp=4,zero=3,recompute=full,sp".
  * False after a diagnostic. */

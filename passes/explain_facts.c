@@ -347,6 +347,7 @@ facts_new(Ctx *c, const Module *m, const Module *model, const SearchLog *log, Ar
 		    f->stage[f->tightest].limit - f->stage[f->tightest].rank_bytes)
 			f->tightest = k;
 	}
+	f->worth = (Worth){-1, -1, -1, false};
 	f->flops = model_flops(m);
 	f->peak = peak_flops(f);
 	arena_free(tmp);

@@ -13,9 +13,7 @@
 
 #include "passes/explain.h"
 
-enum {
-	ANEW = 1024
-}; /* ranks up to which a plan is made anew three times without being asked */
+enum { ANEW = 256 }; /* ranks up to which a plan is made anew three times without being asked */
 
 /* ---- another machine ---- */
 
@@ -43,13 +41,13 @@ planned(const Facts *f, const Ctx *with)
 
 /* What it saves to have another context: the plan as it is, or made anew if it was searched for. */
 static int64_t
-saves(const Facts *f, const Ctx *c)
+saves(const Facts *f, const Ctx *c, bool again)
 {
 	DiffStep x = {0};
 	Arena *a = arena_new();
 	int64_t best =
 	    diff_measure((Ctx *)c, f->model, &f->model->plan, a, &x) ? x.time : f->sim.step;
-	const int64_t anew = f->c->plan_path || f->m->plan.ranks > ANEW ? -1 : planned(f, c);
+	const int64_t anew = again ? planned(f, c) : -1;
 	arena_free(a);
 	if (anew >= 0 && anew < best) best = anew;
 	return best < f->sim.step ? f->sim.step - best : 0;
@@ -72,21 +70,21 @@ faster(const Facts *f, Arena *a, double near, double far)
 Worth
 explain_worth(const Facts *f)
 {
-	Worth w = {-1, -1, -1};
+	Worth w = {-1, -1, -1, !f->c->plan_path && f->m->plan.ranks <= ANEW};
 	Ctx c = *f->c;
 	Arena *a = arena_new();
 	if (f->model == f->m) return w; /* no plan to go on from */
-	if (!c.plan_path && f->m->plan.ranks <= ANEW) {
+	if (w.anew) {
 		c.memory_bytes = f->stage[f->tightest].limit + ((int64_t)1 << 30);
-		w.memory = saves(f, &c);
+		w.memory = saves(f, &c, w.anew);
 		c.memory_bytes = f->c->memory_bytes;
 	}
 	/* measured curves say nothing of links that are faster */
 	if (!f->cluster->ncurve && f->m->plan.ranks > 1) {
 		c.cluster = faster(f, a, 1e9, 0);
-		w.near = saves(f, &c);
+		w.near = saves(f, &c, w.anew);
 		c.cluster = faster(f, a, 0, 1e9);
-		if (f->cluster->nodes > 1) w.far = saves(f, &c);
+		if (f->cluster->nodes > 1) w.far = saves(f, &c, w.anew);
 	}
 	arena_free(a);
 	return w;

@@ -285,11 +285,11 @@ worth_item(Buf *out, const char *what, int64_t saved)
 void
 report_worth(const Facts *f, Buf *out)
 {
-	const Worth w = explain_worth(f);
+	const Worth w = f->worth;
 	if (w.memory < 0 && w.near < 0 && w.far < 0) return;
 	html_section(out, "worth", "What would help",
-		     f->c->plan_path ? "What a step would save, the plan as it is."
-				     : "What a step would save, planned anew.");
+		     w.anew ? "What a step would save, planned anew."
+			    : "What a step would save, the plan as it is.");
 	buf_puts(out, "<ul class=worth>\n");
 	worth_item(out, "GiB of memory a rank", w.memory);
 	worth_item(out, "GB/s between devices of a node", w.near);
