@@ -127,7 +127,7 @@ put_finalists(const Facts *f, Buf *out)
 }
 
 static void
-put_branch(const BranchFacts *x, Buf *out)
+put_branch(const Facts *f, const BranchFacts *x, Buf *out)
 {
 	const LogBranch *b = x->b;
 	buf_printf(out,
@@ -140,7 +140,7 @@ put_branch(const BranchFacts *x, Buf *out)
 		buf_puts(out, "at least ");
 		facts_ns(out, b->least);
 	}
-	buf_printf(out, ", %s", facts_fate(b->fate));
+	buf_printf(out, ", %s", facts_fate(f, b));
 	if (b->why && *b->why) buf_printf(out, ": %s", b->why);
 	if (x->n > 1) buf_printf(out, " (%" PRIu32 " placements)", x->n);
 	buf_putc(out, '\n');
@@ -158,9 +158,28 @@ put_branches(const Facts *f, bool all, Buf *out)
 	    f->log->nbranches, f->log->nbranches == 1 ? "" : "es", f->log->lowered,
 	    f->log->priced, said < n ? "; the first are" : "");
 	for (uint32_t i = 0; i < said; i++)
-		put_branch(&b[i], out);
+		put_branch(f, &b[i], out);
 	if (said < n)
 		buf_printf(out, "        and %" PRIu32 " more (--explain=all)\n", n - said);
+}
+
+/* Strategies that were no candidates, in the branch chosen. */
+static void
+put_cuts(const Facts *f, bool all, Buf *out)
+{
+	const LogTable *t = NULL;
+	if (!f->log || !f->log->nlayers || !facts_chosen(f, 0, &t) || !t->ncut) return;
+	const uint32_t said = all || t->ncut < FEW ? t->ncut : FEW;
+	buf_printf(out, "cut     %" PRIu32 " strateg%s of the chosen branch\n", t->ncut,
+		   t->ncut == 1 ? "y" : "ies");
+	for (uint32_t i = 0; i < said; i++) {
+		buf_puts(out, "        ");
+		facts_candidate(&t->cut[i].cand, out);
+		buf_printf(out, ": %s\n", t->cut[i].why);
+	}
+	if (said < t->ncut)
+		buf_printf(out, "        and %" PRIu32 " more (--explain=all)\n",
+			   t->ncut - said);
 }
 
 bool
@@ -175,5 +194,6 @@ explain_print(const Facts *f, const char *what, Buf *out)
 	put_worth(f, out);
 	put_finalists(f, out);
 	put_branches(f, all, out);
+	put_cuts(f, all, out);
 	return true;
 }

@@ -102,7 +102,7 @@ const LogCandidate *facts_chosen(const Facts *f, uint32_t layer, const LogTable 
 
 /* Time of the chosen plan by the tables; -1: nothing was searched. */
 int64_t facts_chosen_time(const Facts *f);
-const char *facts_fate(LogFate x); /* for people */
+const char *facts_fate(const Facts *f, const LogBranch *b); /* for people */
 
 /* ---- explain.c, explain_if.c ---- */
 

@@ -357,14 +357,16 @@ facts_new(Ctx *c, const Module *m, const Module *model, const SearchLog *log, Ar
 /* ---- the log ---- */
 
 const char *
-facts_fate(LogFate x)
+facts_fate(const Facts *f, const LogBranch *b)
 {
 	static const char *const text[LF_COUNT] = {
 	    [LF_bound] = "not better by its bound", [LF_no_mesh] = "no mesh",
 	    [LF_memory] = "does not fit",           [LF_solved] = "solved",
 	    [LF_simulated] = "simulated",           [LF_chosen] = "chosen",
 	};
-	return text[x];
+	/* the search may stop before all bounds are above what it has */
+	if (b->fate == LF_bound && b->least < facts_chosen_time(f)) return "not looked into";
+	return text[b->fate];
 }
 
 int64_t

@@ -50,7 +50,7 @@ lead(const Facts *f, Buf *out)
 	buf_puts(out, ". ");
 	if (f->log && f->log->chosen != UINT32_MAX) {
 		buf_puts(out, f->log->gap > 0
-				  ? "No plan can be more than <b>"
+				  ? "By the tables no plan can be more than <b>"
 				  : "No plan is faster: the gap to the lower bound is <b>");
 		html_percent(out, f->log->gap);
 		buf_puts(out, f->log->gap > 0 ? "</b> faster." : "</b>.");

@@ -90,7 +90,7 @@ known(const LogBranch *b)
 }
 
 static void
-branch_row(const BranchFacts *x, int64_t from, int64_t to, Buf *out)
+branch_row(const Facts *f, const BranchFacts *x, int64_t from, int64_t to, Buf *out)
 {
 	const LogBranch *b = x->b;
 	const int64_t time = b->time == INT64_MAX ? 0 : b->time, lo = b->least,
@@ -109,7 +109,7 @@ branch_row(const BranchFacts *x, int64_t from, int64_t to, Buf *out)
 		html_width(out, (hi < to ? hi : to) - lo, to - from);
 		buf_printf(out, "\"%s></i></div>", time ? "" : " class=bound");
 	}
-	buf_printf(out, "</td><td class=\"l wrap\">%s", facts_fate(b->fate));
+	buf_printf(out, "</td><td class=\"l wrap\">%s", facts_fate(f, b));
 	if (b->why && *b->why) {
 		buf_puts(out, ": ");
 		html_text(out, b->why);
@@ -119,7 +119,8 @@ branch_row(const BranchFacts *x, int64_t from, int64_t to, Buf *out)
 }
 
 static void
-branch_table(const BranchFacts *b, uint32_t n, int64_t from, int64_t to, Buf *out)
+branch_table(const Facts *f, const BranchFacts *b, uint32_t n, int64_t from, int64_t to,
+	     Buf *out)
 {
 	buf_puts(out,
 		 "<div class=scroll><table "
@@ -127,7 +128,7 @@ branch_table(const BranchFacts *b, uint32_t n, int64_t from, int64_t to, Buf *ou
 		 "th><th>tp groups</th><th>at least</th><th>best plan</th><th "
 		 "class=span></th><th class=l>what became of it</th></tr></thead>\n<tbody>\n");
 	for (uint32_t i = 0; i < n; i++)
-		branch_row(&b[i], from, to, out);
+		branch_row(f, &b[i], from, to, out);
 	buf_puts(out, "</tbody></table></div>\n");
 }
 
@@ -152,10 +153,10 @@ branches(const Facts *f, Buf *out)
 	    "<h3>Branches of the search</h3>\n<p class=note>Stages, microbatches and schedule "
 	    "fix a branch. Its bound is what none of its plans is below; a branch whose bound "
 	    "is above the best plan is left without looking further.</p>\n");
-	branch_table(b, few, from, to, out);
+	branch_table(f, b, few, from, to, out);
 	if (many > few) {
 		buf_printf(out, "<details><summary>%" PRIu32 " more</summary>\n", many - few);
-		branch_table(b + few, many - few, from, to, out);
+		branch_table(f, b + few, many - few, from, to, out);
 		buf_puts(out, "</details>\n");
 	}
 	if (many < n) {
@@ -164,6 +165,24 @@ branches(const Facts *f, Buf *out)
 		buf_puts(out, " more branches; --explain=all prints them</p>\n");
 	}
 	arena_free(tmp);
+}
+
+/* Strategies that were no candidates, and why. */
+static void
+cuts(const LogTable *t, Buf *out)
+{
+	if (!t->ncut) return;
+	buf_printf(out,
+		   "<details><summary>%" PRIu32 " strateg%s cut</summary>\n<ul class=plain>\n",
+		   t->ncut, t->ncut == 1 ? "y" : "ies");
+	for (uint32_t i = 0; i < t->ncut && i < MANY; i++) {
+		buf_puts(out, "<li>");
+		facts_candidate(&t->cut[i].cand, out);
+		buf_puts(out, ": ");
+		html_text(out, t->cut[i].why);
+		buf_puts(out, "</li>\n");
+	}
+	buf_puts(out, "</ul></details>\n");
 }
 
 /* ---- candidates of a class of layers: time against memory ---- */
@@ -189,7 +208,7 @@ dot(const Cloud *x, uint32_t k, Buf *out)
 	buf_puts(out, "<circle cx=");
 	html_width(out, bytes * 92 / 100 + x->max_bytes / 25, x->max_bytes);
 	buf_puts(out, " cy=");
-	html_width(out, x->max_time - c->cost.time * 92 / 100 - x->max_time / 25, x->max_time);
+	html_width(out, x->max_time - c->cost.time * 84 / 100 - x->max_time / 25, x->max_time);
 	buf_printf(out, " r=%d class=%s><title>", k == x->chosen ? 6 : 3,
 		   k == x->chosen ? "in"
 		   : c->dominated ? "no"
@@ -262,6 +281,7 @@ clouds(const Facts *f, Buf *out)
 		cloud(f, &x, out);
 	}
 	buf_puts(out, "</div>\n");
+	cuts(t, out);
 }
 
 /* ---- one thing more ---- */

@@ -47,9 +47,9 @@ done
 "$GV" models/gpt2.gdl --set batch=32 --ranks 4 --memory=50MiB --emit=plan >"$T/out" 2>&1 && fail "50 MiB are enough for gpt2"
 grep -q "no plan fits the memory: the smallest takes .* a rank" "$T/out" || { cat "$T/out"; fail "not said: no plan fits"; }
 
-# The tree says why a branch was cut.
-"$GV" tests/models/gpt.gdl --ranks 4 --explain --emit=plan >"$T/out" || fail "--explain"
-for reason in "3 stages: cut: 4 ranks do not divide by 3" "its extent 13 is not divisible by 2" "cut: a microbatch has" "ms a step"; do
-	grep -q "$reason" "$T/out" || fail "--explain does not say '$reason'"
+# The tree says why a branch was cut, and a strategy.
+"$GV" tests/models/gpt.gdl --ranks 4 --explain=all --emit=plan >"$T/out" || fail "--explain"
+for reason in "not better by its bound" "at least" ", chosen$" "simulated" "^bound .* no plan takes less than" "^worth "; do
+	grep -q "$reason" "$T/out" || { cat "$T/out"; fail "--explain does not say '$reason'"; }
 done
 "$GV" tests/models/gpt.gdl --ranks auto --explain --emit=plan | grep -q "predicted to take 1 rank .* chosen, of" || fail "--ranks auto does not say what it compared"
