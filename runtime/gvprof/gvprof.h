@@ -66,7 +66,7 @@ typedef struct Options {
 	bool several;   /* counts of ranks: files are numbered */
 	int nodes;      /* the launcher spreads ranks over */
 	double seconds; /* of a program */
-	bool keep, again;
+	bool keep, again, machine_only;
 } Options;
 
 typedef struct Target { /* how a kind of device is measured */

@@ -38,10 +38,11 @@ curve_point(Rig *x, const char *kind, int ranks, int stride, int64_t bytes, doub
 		    (Curve){.kind = text("%s", kind), .ranks = ranks, .stride = stride};
 	Curve *c = &x->c[k];
 	if (c->n == (int)GP_COUNTOF(c->bytes)) return;
-	/* a longer message takes no less */
-	if (c->n && ns < c->ns[c->n - 1]) ns = c->ns[c->n - 1];
 	c->bytes[c->n] = bytes;
 	c->ns[c->n++] = ns;
+	/* what takes longer than a longer one was disturbed */
+	for (int i = c->n - 1; i > 0 && c->ns[i - 1] > c->ns[i]; i--)
+		c->ns[i - 1] = c->ns[i];
 }
 
 static void

@@ -39,6 +39,7 @@ static const Row rows[] = {
     {"--mpirun", "COMMAND", "starts the ranks: words, before -np N PROGRAM"},
     {"--galvatronc", "FILE", "the compiler (default: the one beside gvprof)"},
     {"--target", "NAME", "host; the default"},
+    {"--machine", NULL, "the machine alone: NAME.hw"},
     {"--again", NULL, "measures all anew"},
     {"--keep", NULL, "leaves the programs in NAME.work"},
     {"--quiet", NULL, "no progress"},
@@ -111,6 +112,7 @@ take(Args *a, const char *name, const char *value)
 	if (!strcmp(name, "--set")) o->set[o->nset++] = value;
 	if (!strcmp(name, "--plan")) o->plan[o->nplan++] = value;
 	if (!strcmp(name, "--again")) o->again = true;
+	if (!strcmp(name, "--machine")) o->machine_only = true;
 	if (!strcmp(name, "--keep")) o->keep = true;
 	if (!strcmp(name, "--quiet")) a->quiet = true;
 	if (!strcmp(name, "--help")) a->help = true;
@@ -276,7 +278,7 @@ measure(Options *o, const Target *t, const char *ranks)
 		make_dir(dir);
 		uint64_t key = machine_key(o, dir);
 		t->machine(o, dir, key);
-		t->kernels(o, dir, key);
+		if (!o->machine_only) t->kernels(o, dir, key);
 	}
 	if (!o->keep) remove_tree(work);
 }

@@ -23,6 +23,7 @@ enum {
 	MIN_BYTES = 256,
 	SIZES = 10, /* 256 bytes, then each four times the one before */
 	REPS_MAX = 31,
+	TOO_LONG = 4, /* times the time for a point: longer messages are left out */
 	PER_STAGE = RIG_RANKS / RIG_STAGES
 };
 
@@ -192,7 +193,8 @@ prepare(GvrtRun *r, int64_t bytes)
 		x[i] = (real)(i & 7);
 }
 
-static void
+/* False: longer ones would take too long. */
+static bool
 measure_collective(GvrtRun *r, int kind, const Coll *c)
 {
 	double t[REPS_MAX];
@@ -210,6 +212,7 @@ measure_collective(GvrtRun *r, int kind, const Coll *c)
 	if (is_first(r))
 		printf("curve %s %d %d %" PRId64 " %.0f\n", kind_name[kind], c->ranks,
 		       c->stride, c->bytes, ns);
+	return slowest(r, ns) < TOO_LONG * RIG_NS;
 }
 
 static void
@@ -219,12 +222,12 @@ measure_collectives(GvrtRun *r)
 		const int ranks = k ? comms[k].digit[0].degree : RIG_RANKS;
 		const int stride = k ? comms[k].digit[0].stride : 1;
 		for (int kind = 0; kind < KINDS; kind++)
-			for (int64_t b = MIN_BYTES; b <= MAX_BYTES; b *= 4) {
+			for (int64_t b = MIN_BYTES, go = 1; go && b <= MAX_BYTES; b *= 4) {
 				Coll c = {kind_name[kind], k, ranks, stride, 0};
 				/* whole elements for everyone */
 				int64_t unit = ranks * (int64_t)sizeof(real);
 				c.bytes = (b + unit - 1) / unit * unit;
-				if (c.bytes <= MAX_BYTES) measure_collective(r, kind, &c);
+				go = c.bytes <= MAX_BYTES && measure_collective(r, kind, &c);
 			}
 	}
 }
@@ -274,6 +277,7 @@ measure_messages(GvrtRun *r)
 		double ns = median(t, n);
 		if (is_first(r))
 			printf("curve message 2 %d %" PRId64 " %.0f\n", PER_STAGE, bytes, ns);
+		if (slowest(r, ns) >= TOO_LONG * RIG_NS) break;
 	}
 }
 #endif
