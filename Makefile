@@ -6,6 +6,7 @@
 #   bench-host tokens per second against PyTorch on the same cores
 #   bench-ranks two ranks with one thread against one rank with two
 #   bench-solve microseconds of the solver; DATA=FOLDER: of that folder's tables too, by its check.py
+#   bench-hosts plans change with the network between two network namespaces (root)
 #   bench-predict predicted against measured step times of plans on this machine, after gvprof
 #   bench-a100 predicts Megatron's measured steps on A100: DATA=FOLDER OUT=pred.csv, a time (ms) a row; fit-a100 fits its constants
 #   format     clang-format the sources (check fails if it would change one)
@@ -161,6 +162,10 @@ fit-a100: all
 bench-solve: all $(BUILD)/tests/bench/solve
 	$(Q)$(BUILD)/tests/bench/solve
 	$(Q)if [ -e "$(DATA)/check.py" ]; then $(PYTHON) $(DATA)/check.py "$(BUILD)/galvatronc --solve"; fi
+
+# Plans for a fast and a slow network between two network namespaces, run over the slow one; needs root.
+bench-hosts: all
+	$(Q)tests/bench/hosts.sh $(abspath $(BUILD)/galvatronc) $(abspath $(BUILD)/bench-hosts)
 
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')

@@ -8,7 +8,7 @@ run="libopenblas-openmp-dev openmpi-bin libopenmpi-dev"
 case "${1:-build}" in
 build) want="$build" ;;
 demo) want="$build $run fortunes" ;;
-check) want="$build $run fortunes clang-14 libclang-rt-14-dev clang-format-14 valgrind mandoc" ;;
+check) want="$build $run fortunes clang-14 libclang-rt-14-dev clang-format-14 valgrind mandoc iproute2" ;;
 *) echo "usage: tests/setup.sh build|demo|check" >&2; exit 2 ;;
 esac
 
