@@ -271,7 +271,7 @@ as_set(Sim *s, uint32_t *proc, uint32_t n)
 		s->seen[proc[i]] = s->sets;
 		proc[k++] = proc[i];
 	}
-	qsort(proc, k, sizeof(*proc), by_number);
+	if (k) qsort(proc, k, sizeof(*proc), by_number);
 	return k;
 }
 

@@ -72,7 +72,8 @@ attributes(Page *p)
 			if (!quote && (!n || n != strcspn(s, " \n>\"'`=<")))
 				p->bad = "a bare value";
 			s += n;
-			if (quote && *s++ != quote) p->bad = "an open quote";
+			if (quote && *s != quote) p->bad = "an open quote";
+			s += quote && *s == quote;
 			if (*s && *s != ' ' && *s != '\n' && *s != '>' && *s != '/')
 				p->bad = "text behind a quote";
 		}
@@ -141,7 +142,7 @@ read_page(Page *p, const char *who, const char *s) /* who NULL: says nothing */
 	while (!p->bad && *p->at) {
 		const char *here = p->at;
 		if (memcmp(here, "<!", 2) == 0)
-			p->at += strcspn(here, ">") + 1;
+			p->at += strcspn(here, ">"), p->at += *p->at == '>';
 		else if (memcmp(here, "</", 2) == 0)
 			p->at += 2, close_tag(p);
 		else if (*here == '<')
