@@ -8,9 +8,9 @@
 
 #include "passes/solve_parts.h"
 
-enum { FIRST_LABELS = 1 << 12, MORE_LABELS = 1 << 15, BEAM = 64 };
+enum { FIRST_LABELS = 1 << 12, MORE_LABELS = 1 << 13, BEAM = 64 };
 #define FIRST_WORK ((int64_t)60 * 1000 * 1000)
-#define MORE_WORK  ((int64_t)1000 * 1000 * 1000)
+#define MORE_WORK  ((int64_t)600 * 1000 * 1000) /* else */
 #define GOOD_GAP   0.001 /* if it took no more than FIRST_WORK to get there */
 #define ANY_GAP    0.02
 
@@ -283,7 +283,7 @@ solve(Arena *a, const SolveProblem *p, SolveAnswer *out)
 		s.most_work = s.work + FIRST_WORK;
 		found = search(&s, h, n, p->bound, out);
 		s.labels = MORE_LABELS;
-		s.most_work = s.work + MORE_WORK;
+		s.most_work = s.work + (gap_of(out) > ANY_GAP ? MORE_WORK : FIRST_WORK);
 		if (found && gap_of(out) > larger_gap(p->gap, GOOD_GAP))
 			refine(&s, a, h, n, out);
 	}
