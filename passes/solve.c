@@ -9,8 +9,8 @@
 #include "passes/solve_parts.h"
 
 enum { FIRST_LABELS = 1 << 12, MORE_LABELS = 1 << 13, BEAM = 64 };
-#define FIRST_WORK ((int64_t)60 * 1000 * 1000)
-#define MORE_WORK  ((int64_t)600 * 1000 * 1000) /* else */
+#define FIRST_WORK ((int64_t)200 * 1000 * 1000) /* steps of some nanoseconds */
+#define MORE_WORK  ((int64_t)1000 * 1000 * 1000)
 #define GOOD_GAP   0.001 /* if it took no more than FIRST_WORK to get there */
 #define ANY_GAP    0.02
 
@@ -194,6 +194,7 @@ try_heads(Solver *s, Head *h, uint32_t n, int64_t under, SolveAnswer *out, bool 
 {
 	for (uint32_t i = 0; i < n; i++) {
 		if (h[i].least >= under) continue;
+		if (*found && s->work > s->most_work) break;
 		Cutting *c = cut_new(s, h[i].head);
 		h[i].least = larger(h[i].least, cut_search(c, &under, out, found));
 		cut_free(c);

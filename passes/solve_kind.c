@@ -49,6 +49,23 @@ scratch_reset(Solver *s)
 	if (s->chunk) s->chunk->used = 0;
 }
 
+Mark
+scratch_mark(const Solver *s)
+{
+	return (Mark){s->chunk, s->chunk ? s->chunk->used : 0};
+}
+
+void
+scratch_release(Solver *s, Mark m)
+{
+	if (!m.chunk) {
+		scratch_reset(s);
+		return;
+	}
+	s->chunk = m.chunk;
+	s->chunk->used = m.used;
+}
+
 /* ---- groups ---- */
 
 static bool

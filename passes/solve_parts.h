@@ -96,6 +96,12 @@ typedef struct Solver {
 /* Memory that is not zeroed, until the next scratch_reset(): it is used again and again, and only grows. */
 void *scratch_alloc(Solver *s, size_t bytes);
 void scratch_reset(Solver *s);
+typedef struct Mark {
+	struct Chunk *chunk;
+	size_t used;
+} Mark;
+Mark scratch_mark(const Solver *s);
+void scratch_release(Solver *s, Mark m); /* what was taken since */
 #define SCRATCH(s, T, n) ((T *)scratch_alloc(s, sizeof(T) * (size_t)(n)))
 
 /* False: some layer fits nowhere. */

@@ -16,7 +16,7 @@
 
 #include "passes/solve_parts.h"
 
-enum { FEW_LABELS = 64 };
+enum { FEW_LABELS = 64, MOST_LEVELS = 16, MOST_LABELS = 1 << 19 };
 
 typedef struct Label {
 	int64_t t, once, bytes, work;
@@ -54,7 +54,6 @@ typedef struct Grow { /* one span */
 	Layer *layer;
 	Step *has; /* of the labels of the layer before, parallel to them */
 	Labels made, spare;
-	bool works;
 } Grow;
 
 /* ---- growing arrays in scratch memory ---- */
@@ -132,99 +131,167 @@ merge_runs(Grow *g)
 
 /* ---- dominance ---- */
 
-/* Of labels in order of t leaves those that no other is as good as; works are all alike. */
-static uint32_t
-frontier_plain(Solver *s, Label *l, uint32_t n)
-{
+/* Of labels that were seen, all with at most so much work: the least bytes for any once. */
+typedef struct Stairs {
+	int64_t work;
+	uint32_t n;
 	struct Stair {
 		int64_t once, bytes;
-	} *stair = SCRATCH(s, struct Stair, n); /* rising once, falling bytes */
-	uint32_t steps = 0, kept = 0;
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t lo = 0, hi = steps; /* the steps with no more once */
-		while (lo < hi) {
-			uint32_t mid = (lo + hi) / 2;
-			if (stair[mid].once <= l[i].once)
-				lo = mid + 1;
-			else
-				hi = mid;
-		}
-		if (lo && stair[lo - 1].bytes <= l[i].bytes) continue;
-		uint32_t at = lo;
-		if (at && stair[at - 1].once == l[i].once) at--;
-		uint32_t end = at;
-		while (end < steps && stair[end].bytes >= l[i].bytes)
-			end++;
-		memmove(stair + at + 1, stair + end, (steps - end) * sizeof *stair);
-		steps = steps - end + at + 1;
-		stair[at].once = l[i].once;
-		stair[at].bytes = l[i].bytes;
-		l[kept++] = l[i];
+	} * at; /* rising once, falling bytes */
+} Stairs;
+
+/* How many steps have no more once. */
+static uint32_t
+steps_below(const Stairs *s, int64_t once)
+{
+	uint32_t lo = 0, hi = s->n;
+	while (lo < hi) {
+		uint32_t mid = (lo + hi) / 2;
+		if (s->at[mid].once <= once)
+			lo = mid + 1;
+		else
+			hi = mid;
 	}
-	return kept;
+	return lo;
 }
 
-static uint32_t
-frontier_works(Label *l, uint32_t n)
+static bool
+below_stairs(const Stairs *s, const Label *x)
 {
-	uint32_t kept = 0;
+	uint32_t n = steps_below(s, x->once);
+	return n && s->at[n - 1].bytes <= x->bytes;
+}
+
+static void
+add_step(Stairs *s, const Label *x)
+{
+	uint32_t at = steps_below(s, x->once);
+	if (at && s->at[at - 1].once == x->once) at--;
+	uint32_t end = at;
+	while (end < s->n && s->at[end].bytes >= x->bytes)
+		end++;
+	memmove(s->at + at + 1, s->at + end, (s->n - end) * sizeof *s->at);
+	s->n = s->n - end + at + 1;
+	s->at[at] = (struct Stair){x->once, x->bytes};
+}
+
+/* Stairs for every amount of work there is, rising; beyond MOST_LEVELS the rest is one, of the most. Returns how many. */
+static uint32_t
+find_levels(Solver *s, const Label *l, uint32_t n, Stairs *stairs)
+{
+	uint32_t levels = 0, count[MOST_LEVELS] = {0};
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t k = 0;
+		while (k < levels && stairs[k].work < l[i].work)
+			k++;
+		if (k == levels || stairs[k].work != l[i].work) {
+			if (levels == MOST_LEVELS) {
+				stairs[levels - 1].work =
+				    larger(stairs[levels - 1].work, l[i].work);
+				k = k < levels ? k : levels - 1;
+			} else {
+				memmove(stairs + k + 1, stairs + k,
+					(levels - k) * sizeof *stairs);
+				memmove(count + k + 1, count + k, (levels - k) * sizeof *count);
+				stairs[k] = (Stairs){.work = l[i].work};
+				count[k] = 0;
+				levels++;
+			}
+		}
+		count[k]++;
+	}
+	for (uint32_t k = 0; k < levels; k++)
+		stairs[k].at = SCRATCH(s, struct Stair, count[k]);
+	return levels;
+}
+
+/* Of labels in order of t leaves those that no other is as good as. Where there are too many amounts of work some may stay
+ * that could go. */
+static uint32_t
+frontier(Solver *s, Label *l, uint32_t n)
+{
+	Stairs stairs[MOST_LEVELS];
+	uint32_t levels = find_levels(s, l, n, stairs), kept = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		bool beaten = false;
-		for (uint32_t k = kept; k-- > 0 && !beaten;)
-			beaten = l[k].once <= l[i].once && l[k].bytes <= l[i].bytes &&
-				 l[k].work <= l[i].work;
-		if (!beaten) l[kept++] = l[i];
+		uint32_t own = 0;
+		while (own + 1 < levels && stairs[own].work < l[i].work)
+			own++;
+		for (uint32_t k = 0; k <= own && !beaten; k++)
+			beaten = stairs[k].work <= l[i].work && below_stairs(&stairs[k], &l[i]);
+		if (beaten) continue;
+		if (!below_stairs(&stairs[own], &l[i])) add_step(&stairs[own], &l[i]);
+		l[kept++] = l[i];
 	}
 	return kept;
 }
 
 /* ---- thinning ---- */
 
-/* One pass: of labels within `t` and `once` of each other, in cells of that size, the smallest. Returns how many are left. */
+/* Cells by t, once and work, each with the label of least bytes. */
+typedef struct Cells {
+	uint32_t *slot; /* [size] label + 1; 0: free */
+	uint32_t size;  /* a power of two */
+	int64_t first, t, once;
+} Cells;
+
+/* Where the label of x's cell is, or would be. */
 static uint32_t
-thin_cells(const Label *l, uint32_t n, int64_t t, int64_t once, Label *out)
+cell_of(const Cells *c, const Label *l, const Label *x)
 {
-	uint32_t kept = 0, cell = 0; /* where the kept ones of this cell of t begin */
-	for (uint32_t i = 0; i < n; i++) {
-		bool beaten = false;
-		if (kept && (l[i].t - l[0].t) / t != (out[kept - 1].t - l[0].t) / t)
-			cell = kept;
-		for (uint32_t k = cell; k < kept && !beaten;) {
-			bool same = out[k].once / once == l[i].once / once;
-			beaten = same && out[k].bytes <= l[i].bytes && out[k].work <= l[i].work;
-			if (!same || beaten || out[k].bytes < l[i].bytes ||
-			    out[k].work < l[i].work) {
-				k++;
-				continue;
-			}
-			memmove(out + k, out + k + 1, (--kept - k) * sizeof *out);
-		}
-		if (!beaten) out[kept++] = l[i];
+	int64_t t = (x->t - c->first) / c->t, once = x->once / c->once;
+	uint64_t h = (uint64_t)t * 0x9e3779b97f4a7c15u + (uint64_t)once * 0xbf58476d1ce4e5b9u +
+		     (uint64_t)x->work * 0x94d049bb133111ebu;
+	for (uint32_t at = (uint32_t)(h >> 32) & (c->size - 1);;
+	     at = (at + 1) & (c->size - 1)) {
+		if (!c->slot[at]) return at;
+		const Label *y = &l[c->slot[at] - 1];
+		if ((y->t - c->first) / c->t == t && y->once / c->once == once &&
+		    y->work == x->work)
+			return at;
 	}
+}
+
+/* Of labels within c->t and c->once of each other, in cells of that size, the smallest. Returns how many are left, in order. */
+static uint32_t
+thin_cells(Cells *c, const Label *l, uint32_t n, Label *out)
+{
+	uint32_t kept = 0;
+	memset(c->slot, 0, c->size * sizeof *c->slot);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t *slot = &c->slot[cell_of(c, l, &l[i])];
+		if (!*slot || l[i].bytes < l[*slot - 1].bytes) *slot = i + 1;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		if (c->slot[cell_of(c, l, &l[i])] == i + 1) out[kept++] = l[i];
 	return kept;
 }
 
+/* Cells as large as it takes, as long in t as they are in once by what they cost a plan. */
 static uint32_t
 thin(Grow *g, Label *l, uint32_t n, uint32_t most, int64_t *loss_t, int64_t *loss_once)
 {
-	int64_t t = (l[n - 1].t - l[0].t) / most + 1, least = INT64_MAX, top = 0;
+	int64_t least = INT64_MAX, top = 0, weight = (int64_t)g->priced[0].w.t;
 	for (uint32_t i = 0; i < n; i++) {
 		if (l[i].once < least) least = l[i].once;
 		top = larger(top, l[i].once);
 	}
-	int64_t once = 1;
+	int64_t range = larger(top - least, (l[n - 1].t - l[0].t) * weight);
+	int64_t cell = range / 8 / most + 1;
 	uint32_t kept = n;
 	Label *out = SCRATCH(g->s, Label, n);
-	for (int tries = 0; tries < 64 && kept > most; tries++) {
-		kept = thin_cells(l, n, t, once, out);
-		*loss_t = larger(*loss_t, t);
-		*loss_once = larger(*loss_once, once - 1);
-		if (once == 1)
-			once = (top - least) / 64 + 2;
-		else if (once <= top - least)
-			once *= 2;
-		if (t <= l[n - 1].t - l[0].t) t *= 2;
+	Cells c = {.size = 64, .first = l[0].t};
+	while (c.size < 2 * n)
+		c.size *= 2;
+	c.slot = SCRATCH(g->s, uint32_t, c.size);
+	for (bool all = false; kept > most && !all; cell += cell / 2 + 1) {
+		all = cell > range;
+		c.t = cell / weight + 1;
+		c.once = cell;
+		kept = thin_cells(&c, l, n, out);
 	}
+	*loss_t = larger(*loss_t, c.t - 1);
+	*loss_once = larger(*loss_once, c.once - 1);
 	memcpy(l, out, kept * sizeof *l);
 	return kept;
 }
@@ -312,6 +379,7 @@ grow_by(Grow *g, uint32_t l, uint32_t group, const Choice *c, uint32_t choice,
 	int64_t most_bytes = g->limit - (int64_t)rest - add.bytes;
 	begin_run(g->s, x);
 	make_room(g->s, x, n);
+	g->s->work += n;
 	for (uint32_t i = 0; i < n; i++) {
 		if (rising && from[i].choice > choice) continue;
 		if (has[i].sum[0] > room[0]) continue;
@@ -361,7 +429,7 @@ grow_group(Grow *g, uint32_t l, uint32_t group)
 				alike && from == group, add);
 		}
 	}
-	g->s->work += g->made.n;
+	g->s->work += 16 * (int64_t)g->made.n; /* they are made, sorted, compared */
 	merge_runs(g);
 }
 
@@ -373,6 +441,7 @@ grow_layer(Grow *g, uint32_t l)
 	Labels all = {0};
 	int64_t loss_t = 0, loss_once = 0;
 	uint32_t most = g->s->work > g->s->most_work ? FEW_LABELS : g->s->labels;
+	if (most > MOST_LABELS / (g->j - g->i)) most = MOST_LABELS / (g->j - g->i);
 	most = most / (v->ngroups ? v->ngroups : 1) + 1;
 	uint32_t beam = g->s->beam / (v->ngroups ? v->ngroups : 1) + 4;
 	to->begin = SCRATCH(g->s, uint32_t, g->ngroups + 1);
@@ -380,12 +449,13 @@ grow_layer(Grow *g, uint32_t l)
 		to->begin[group] = all.n;
 		if (v->begin[group] == v->begin[group + 1]) continue;
 		grow_group(g, l, group);
-		uint32_t n = g->works ? frontier_works(g->made.l, g->made.n)
-				      : frontier_plain(g->s, g->made.l, g->made.n);
+		Mark mark = scratch_mark(g->s);
+		uint32_t n = frontier(g->s, g->made.l, g->made.n);
 		if (g->s->beam && n > beam)
 			n = best_labels(g, g->made.l, n, beam);
 		else if (n > most)
 			n = thin(g, g->made.l, n, most, &loss_t, &loss_once);
+		scratch_release(g->s, mark);
 		make_room(g->s, &all, n);
 		if (n) memcpy(all.l + all.n, g->made.l, n * sizeof *all.l);
 		all.n += n;
@@ -416,7 +486,6 @@ find_most(Grow *g)
 		g->most_once[x] = g->most_once[x + 1] + v->most_once;
 		g->most_work[x] = larger(g->most_work[x + 1], v->most_work);
 	}
-	g->works = g->most_work[0] > 0;
 }
 
 /* The last layer's labels of all groups: the frontier of t and once, and how each came about. */
@@ -438,7 +507,7 @@ read_points(Grow *g, Arena *a, Span *out)
 		}
 	}
 	merge_runs(g);
-	uint32_t n = frontier_plain(g->s, g->made.l, g->made.n);
+	uint32_t n = frontier(g->s, g->made.l, g->made.n);
 	if (n > MAX_POINTS) n = thin(g, g->made.l, n, MAX_POINTS, &g->loss_t, &g->loss_once);
 	out->n = n;
 	out->layers = len;
