@@ -371,7 +371,11 @@ void progress_event(Progress *g, const char *event, uint64_t step, const char *p
 void progress_break(Progress *g); /* ends the line that is rewritten in place, if one is */
 
 /* ---- meter.c: programs that time what they run ---- */
-enum { METER_STEPS = 64, METER_WARM = 2 /* steps that are not counted */ };
+enum {
+	METER_STEPS = 64,
+	METER_WARM = 2, /* steps that are not counted */
+	METER_LEAST = 4 /* steps besides the first counted one, however short the time */
+};
 
 typedef struct Meters {
 	double *mean;   /* [nmeters][METER_STEPS] ns of a call, of the last steps */

@@ -3,8 +3,8 @@
  *
  * A mark ends what ran since the mark before, so the times of a step add up to the step. Of every step the mean of a kernel's
  * calls is kept (they find their operands in different caches, and what counts is their sum), and in the end the mean over the
- * steps that are neither among the shortest nor the longest quarter: disturbed steps are left out whole, so what kernels
- * take still adds up to a step, which medians of their own would not.
+ * quarter of the steps whose length is nearest to the median: disturbed steps are left out whole, so what kernels take still
+ * adds up to a step, which medians of their own would not.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -77,7 +77,7 @@ meters_last(const Meters *x, Comm *comm, const GvrtProgram *p, uint64_t step, ui
 		n[0] = strtod(seconds, NULL) * 1e9 / (x->step[0] > 1 ? x->step[0] : 1);
 	comm_sum(comm, n, 1); /* the ranks of the first stage, on average */
 	n[0] /= p->stage_ranks ? p->stage_ranks[0].ranks : 1;
-	if (!(n[0] > 2)) n[0] = 2;
+	if (!(n[0] > METER_LEAST)) n[0] = METER_LEAST;
 	return n[0] < (double)(last - step) ? step + (uint64_t)n[0] : last;
 }
 
@@ -102,7 +102,7 @@ middle(const Meters *x, const double *of, double *spread)
 	size_t n = kept(x), used = 0;
 	memcpy(v, x->step, n * sizeof *v);
 	qsort(v, n, sizeof *v, compare);
-	double lo = v[n / 4], hi = v[n - 1 - n / 4];
+	double lo = v[3 * n / 8], hi = v[n - 1 - 3 * n / 8];
 	for (size_t k = 0; k < n; k++)
 		if (x->step[k] >= lo && x->step[k] <= hi) sum += of[k], used++;
 	sum /= (double)used;
