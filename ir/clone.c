@@ -49,6 +49,7 @@ clone_plan(Plan *p, Arena *a)
 {
 	p->meshes = DUP(p->meshes, p->nmeshes);
 	p->runs = DUP(p->runs, p->nruns);
+	p->nodes = DUP(p->nodes, p->nnodes);
 	p->stages = DUP(p->stages, p->nstages);
 }
 

@@ -402,7 +402,8 @@ same_plan(Eq *e)
 	if (x->ranks != y->ranks || x->threads != y->threads ||
 	    x->microbatches != y->microbatches || x->schedule != y->schedule ||
 	    x->forward_only != y->forward_only || x->nmeshes != y->nmeshes ||
-	    x->nruns != y->nruns || x->nstages != y->nstages)
+	    x->nruns != y->nruns || x->nstages != y->nstages || x->nnodes != y->nnodes ||
+	    (x->nnodes && memcmp(x->nodes, y->nodes, sizeof *x->nodes * x->nnodes) != 0))
 		return differ(e, "plans");
 	for (uint32_t i = 0; i < x->nmeshes; i++)
 		if (!same_mesh(e, &x->meshes[i], &y->meshes[i]))

@@ -311,6 +311,8 @@ typedef struct Plan {
 	uint32_t nnodes;
 	int64_t time;    /* of a step, predicted, ns; 0: not known */
 	int64_t memory;  /* of the rank that needs most, predicted, bytes; 0: not known */
+	int64_t least;   /* no plan takes less, by the search that made it, ns; 0: not known */
+	Name cluster;    /* it was planned for; 0: the machine at hand */
 } Plan;
 
 /* ---- schedule (level sched and below): one flat list per stage, loops kept ---- */

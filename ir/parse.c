@@ -609,6 +609,12 @@ item_stage(Parser *p)
 }
 
 static bool
+item_nodes(Parser *p)
+{
+	return item_plan(p, 4);
+}
+
+static bool
 item_layers(Parser *p)
 {
 	return item_plan(p, 3);
@@ -633,6 +639,7 @@ static const struct Item {
     {"mesh", item_mesh, HOLE_mesh, LV_plan},
     {"stage", item_stage, 0, LV_plan},
     {"layers", item_layers, 0, LV_plan},
+    {"nodes", item_nodes, 0, LV_plan},
     {"body", parse_body, HOLE_body, LV_graph},
     {"type", parse_layer_type, HOLE_type, LV_graph},
     {"inst", item_inst, HOLE_inst, LV_graph},

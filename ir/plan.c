@@ -3,7 +3,9 @@
  *
  *   plan 1
  *   model gpt2 source "gpt2.gdl" hash 0x1f2e3d4c5b6a7988
+ *   predicted step_ns 1200000 memory_bytes 52428800 least_ns 1180000 cluster "two"
  *   ranks 4 threads all microbatches 8 schedule 1f1b
+ *   nodes 1 0
  *   mesh m0 = mb
  *   mesh m1 = dp:2 tp:2
  *   stage 0 layers 0-13 ranks 0-3
@@ -11,7 +13,8 @@
  *   layers 1-12 block mesh m1 zero 1 recompute selective
  *   layers 13 output mesh m1 zero 0 recompute none
  *
- * The first two lines are the file's; the others are the same in a dump. Names of layer types in a `layers` line are for
+ * The first three lines are the file's; the others are the same in a dump. `predicted` is what the search said, for the reader
+ * and for scripts: nothing depends on it. `nodes`: the cluster's, in the order in which ranks are counted through them. Names of layer types in a `layers` line are for
  * the reader; given, they must be right. Left out: threads are all, the schedule 1f1b, zero 0, recompute none, one stage.
  * Axis 0 of every mesh is `mb`, of degree `microbatches`: it is written only where it is alone.
  */
@@ -20,7 +23,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-const char *const plan_lines[4] = {"ranks", "mesh", "stage", "layers"};
+const char *const plan_lines[5] = {"ranks", "mesh", "stage", "layers", "nodes"};
 
 /* ---- print ---- */
 
@@ -89,6 +92,36 @@ print_run(const Module *m, const Strategy *s, bool file, Arena *tmp, Buf *out)
 		   s->megatron_sp ? " megatron_sp" : "");
 }
 
+/* Neighbours that rise by one are a range. */
+static void
+print_nodes(const Plan *p, Buf *out)
+{
+	if (!p->nnodes) return;
+	buf_puts(out, "nodes");
+	for (uint32_t i = 0, n; i < p->nnodes; i += n) {
+		for (n = 1; i + n < p->nnodes && p->nodes[i + n] == p->nodes[i] + n; n++)
+			continue;
+		buf_putc(out, ' ');
+		text_range(out, p->nodes[i], n);
+	}
+	buf_putc(out, '\n');
+}
+
+static void
+print_predicted(const Module *m, Buf *out)
+{
+	const Plan *p = &m->plan;
+	if (!p->time) return;
+	buf_printf(out, "predicted step_ns %" PRId64, p->time);
+	if (p->memory) buf_printf(out, " memory_bytes %" PRId64, p->memory);
+	if (p->least) buf_printf(out, " least_ns %" PRId64, p->least);
+	if (p->cluster) {
+		buf_puts(out, " cluster ");
+		text_quoted(out, name_str(m->names, p->cluster));
+	}
+	buf_putc(out, '\n');
+}
+
 /* In a dump layers are counted as the module has them; in a file, as the model. */
 static void
 print_lines(const Module *m, bool file, Buf *out)
@@ -103,6 +136,7 @@ print_lines(const Module *m, bool file, Buf *out)
 		buf_puts(out, "all");
 	buf_printf(out, " microbatches %" PRIu32 " schedule %s%s\n", p->microbatches,
 		   schedule_str[p->schedule], p->forward_only ? " forward" : "");
+	print_nodes(p, out);
 	for (uint32_t i = 0; i < p->nmeshes; i++)
 		print_mesh(m, &p->meshes[i], out);
 	for (uint32_t k = 0; k < p->nstages; k++) {
@@ -136,6 +170,7 @@ plan_print(const Module *m, Buf *out)
 	buf_puts(out, " source ");
 	text_quoted(out, name_str(m->names, m->source));
 	buf_printf(out, " hash 0x%016" PRIx64 "\n", m->source_hash);
+	print_predicted(m, out);
 	print_lines(m, true, out);
 }
 
@@ -375,11 +410,36 @@ line_layers(PlanText *t, Scan *s)
 	return true;
 }
 
+/* nodes range { range } */
+static bool
+line_nodes(PlanText *t, Scan *s)
+{
+	enum { MOST_NODES = 1 << 17 };
+	Plan *p = &t->plan;
+	uint32_t first, n;
+	Arena *tmp = arena_new();
+	bool *seen = NEW_N(tmp, bool, MOST_NODES), ok = true;
+
+	if (p->nnodes) ok = scan_fail(s, "a second 'nodes' line");
+	while (ok && (!p->nnodes || !scan_at_end(s))) {
+		Scan before = *s;
+
+		ok = scan_range(s, "a node", MOST_NODES, &first, &n);
+		for (uint32_t i = first; ok && i < first + n; i++) {
+			if (seen[i]) ok = scan_fail(&before, "node %" PRIu32 " twice", i);
+			seen[i] = true;
+			if (ok) PUSH(t->arena, p->nodes, p->nnodes, t->cnodes, i);
+		}
+	}
+	arena_free(tmp);
+	return ok;
+}
+
 bool
 plan_text_line(PlanText *t, Scan *s, int which)
 {
 	static bool (*const line[])(PlanText *, Scan *) = {line_ranks, line_mesh, line_stage,
-							   line_layers};
+							   line_layers, line_nodes};
 	bool ok;
 
 	if (which > 0 && !t->head.line) {
@@ -498,10 +558,28 @@ file_model(const Module *m, Scan *s)
 	return scan_done(s);
 }
 
+/* "predicted" { "step_ns" INT | "memory_bytes" INT | "least_ns" INT | "cluster" STRING } */
+static bool
+file_predicted(Plan *p, Scan *s)
+{
+	static const char *const keys[] = {"step_ns", "memory_bytes", "least_ns", "cluster"};
+	int64_t *const to[] = {&p->time, &p->memory, &p->least};
+	int key;
+
+	while (!scan_at_end(s)) {
+		if (!scan_pick_to(s, WORDS("key", keys), &key)) return false;
+		if (key == 3 ? !scan_string(s, "the cluster's name", &p->cluster)
+			     : !scan_int(s, keys[key], 0, INT64_MAX, to[key]))
+			return false;
+	}
+	return scan_done(s);
+}
+
 static void
 parse_file(const Module *m, PlanText *t, Scan *s)
 {
-	static const char *const words[] = {"ranks", "mesh", "stage", "layers", "model"};
+	static const char *const words[] = {"ranks", "mesh",  "stage",    "layers",
+					    "nodes", "model", "predicted"};
 	uint32_t version;
 	int which;
 
@@ -518,8 +596,10 @@ parse_file(const Module *m, PlanText *t, Scan *s)
 	while (!diag_stop(s->diag) && scan_line(s)) {
 		if (!scan_pick_to(s, WORDS("key", words), &which))
 			t->bad = true;
-		else if (which == 4)
+		else if (which == 5)
 			file_model(m, s);
+		else if (which == 6)
+			t->bad |= !file_predicted(&t->plan, s);
 		else
 			plan_text_line(t, s, which);
 	}

@@ -150,13 +150,13 @@ struct PlanText {
 	Arena *arena;
 	Loc head, *mesh_at, *run_at, *stage_at;
 	uint32_t cmesh_at, crun_at, cstage_at, nmesh_at, nrun_at, nstage_at;
-	uint32_t cmeshes, cruns, cstages;
+	uint32_t cmeshes, cruns, cstages, cnodes;
 	Name **layers; /* [nruns]: the layer types a run's line names, ends with 0 */
 	uint32_t nlayers, clayers;
 	bool bad; /* a line had an error: what does not fit the rest is not reported */
 };
 
-extern const char *const plan_lines[4]; /* what a line of a plan begins with */
+extern const char *const plan_lines[5]; /* what a line of a plan begins with */
 bool plan_text_line(PlanText *t, Scan *s, int which);
 void plan_text_finish(PlanText *t, const Module *m); /* what may be left out is put in */
 /* Do the names of layers stand for the module's? */

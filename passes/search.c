@@ -163,6 +163,10 @@ search(Search *s, uint32_t ranks, Found *out)
 	begin(s, ranks);
 	search_tree(s, KEEP, &t);
 	settle(s, &t, KEEP, &all);
+	while (all.n && search_tree_widen(s, &t, all.f[all.best].time, KEEP))
+		settle(s, &t, KEEP, &all);
+	search_tree_prove(s, &t);
+	settle(s, &t, KEEP, &all);
 	search_log(s, &t, all.f, all.n, all.best);
 	if (!all.n) return search_fit(s, &t, out);
 	*out = all.f[all.best];
@@ -232,6 +236,8 @@ pass_plan(Ctx *c, Module *m)
 	m->plan = best.plan;
 	m->plan.time = best.time;
 	m->plan.memory = best.most > 0 ? best.most : 0;
+	if (c->log && c->log->least < INT64_MAX) m->plan.least = c->log->least;
+	if (c->cluster) m->plan.cluster = c->cluster->name;
 	m->level = LV_plan; /* one that does not lower is refused by spmd, at its place */
 	return true;
 }

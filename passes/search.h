@@ -205,7 +205,8 @@ typedef struct Leaf { /* a branch */
 	int64_t time;   /* of x */
 	SolveAnswer x;
 	bool tried; /* lowered: a finalist */
-	uint32_t tries, wide;
+	uint32_t tries;
+	bool bounded; /* ST_limited: by all candidates within the memory */
 	int64_t over;
 	uint32_t tight;
 } Leaf;
@@ -216,6 +217,8 @@ typedef struct Tree {
 	uint32_t *heap, nheap;              /* open ones, the least first */
 	uint32_t *solved, nsolved, csolved; /* by time */
 	int64_t least;                      /* of the space */
+	int64_t
+	    near; /* plans up to here by the table are of interest; 0: those near the best */
 } Tree;
 
 /* search_pick.c */
@@ -223,17 +226,18 @@ typedef struct Tree {
 typedef struct WorkRange {
 	int64_t least, most;
 } WorkRange;
-enum { MAX_LEVELS = 6 };
+enum { MAX_LEVELS = 32 };
 /* Levels that together are all there is. */
 uint32_t search_levels(const Leaf *l, const SolveProblem *p, WorkRange level[MAX_LEVELS]);
 /* For plans of a level: `out` is the problem without what all of them work in. */
 Pick *search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level,
-		  SolveProblem *out);
+		  bool whole, SolveProblem *out);
+bool pick_whole(const Pick *x);                            /* nothing was left out */
 const SolveTable *const *pick_tables(Pick *x);             /* moves as they are priced now */
 void pick_answer(const Search *s, Leaf *l, const Pick *x); /* candidates of the whole tables */
 
 /* search_bound.c */
-/* No plan takes less; no levels: whatever memory it takes. */
+/* No plan takes less; level NULL: whatever memory it takes; no level: there is none. */
 int64_t search_bound(const Leaf *l, const SolveProblem *p, const WorkRange *level,
 		     uint32_t nlevels);
 
@@ -244,12 +248,17 @@ void branch_refine(Search *s, Leaf *l, int64_t bound);
 void branch_recompute(Search *s, Leaf *l);
 /* Any plan within l->limit, by the table? Then it is l->x. requires: rows. */
 bool branch_fits(Search *s, Leaf *l);
+/* Shows that no plan is below `bound`, with all meshes; or finds one. */
+void branch_prove(Search *s, Leaf *l, int64_t bound);
 void branch_problem(const Search *s, const Leaf *l, SolveProblem *p);
 
 /* ---- search_tree.c ---- */
 
 /* Works on the branches until the best plan is known, and as many as `keep` near it. */
 void search_tree(Search *s, uint32_t keep, Tree *out);
+/* Proves that the best is within 2 % of what there is, or finds a better one. */
+void search_tree_prove(Search *s, Tree *t);
+bool search_tree_widen(Search *s, Tree *t, int64_t simulated, uint32_t keep);
 /* Goes on after branch `leaf` was tightened. */
 void search_tree_again(Search *s, Tree *t, uint32_t leaf, uint32_t keep);
 

@@ -106,7 +106,7 @@ search_log(Search *s, Tree *t, const Found *f, uint32_t n, uint32_t best)
 	log_finalists(g, s->a, f, n, best);
 	g->least = t->least;
 	if (n && t->least > 0 && t->least < INT64_MAX)
-		g->gap = (double)(f[best].table - t->least) / (double)t->least;
+		g->gap = (double)(t->leaf[t->solved[0]].time - t->least) / (double)t->least;
 	if (g->gap < 0) g->gap = 0;
 	g->lowered = search_lowered(s->memo);
 	g->priced = *search_priced(s->memo);

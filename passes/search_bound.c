@@ -134,7 +134,7 @@ search_bound(const Leaf *l, const SolveProblem *p, const WorkRange *level, uint3
 	for (uint32_t i = 0; i < p->stages; i++)
 		room += (double)p->limit[i];
 	double free_of_charge = at(&b, 0, (WorkRange){0, INT64_MAX});
-	if (!nlevels) least = free_of_charge;
+	if (!level) least = free_of_charge;
 	for (uint32_t i = 0; i < nlevels && room > 0 && free_of_charge >= 0; i++) {
 		double x = best_price(&b, free_of_charge / room, level[i]);
 		if (x >= 0 && (least < 0 || x < least)) least = x;

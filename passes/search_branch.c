@@ -105,31 +105,40 @@ solve_level(Search *s, Leaf *l, Pick *pick, SolveProblem *p)
 	return true;
 }
 
+typedef struct Ask {
+	const SolveProblem *all;
+	const WorkRange *level;
+	uint32_t nlevels;
+	bool whole; /* all groups, whether or not they may matter */
+} Ask;
+
 /* The solver gets the groups that may matter (search_pick.c), and one level of memory after the other, that which may be best
- * first. */
+ * first. False: nothing is below the bound; *proven: whatever the groups. */
 static bool
-solve_levels(Search *s, Leaf *l, const SolveProblem *all, const WorkRange *level, uint32_t n)
+solve_levels(Search *s, Leaf *l, const Ask *q, bool *proven)
 {
 	int64_t least[MAX_LEVELS];
 	bool found = false;
-	SolveAnswer best = {.time = all->bound};
-	for (uint32_t i = 0; i < n; i++)
-		least[i] = search_bound(l, all, &level[i], 1);
-	for (uint32_t turn = 0; turn < n; turn++) {
+	SolveAnswer best = {.time = q->all->bound};
+	*proven = true;
+	for (uint32_t i = 0; i < q->nlevels; i++)
+		least[i] = search_bound(l, q->all, &q->level[i], 1);
+	for (uint32_t turn = 0; turn < q->nlevels; turn++) {
 		SolveProblem p;
 		uint32_t i = 0;
-		for (uint32_t k = 1; k < n; k++)
+		for (uint32_t k = 1; k < q->nlevels; k++)
 			if (least[k] < least[i]) i = k;
 		if (least[i] >= best.time) break;
 		least[i] = INT64_MAX;
-		Pick *pick = search_pick(s, l, all, level[i], &p);
+		Pick *pick = search_pick(s, l, q->all, q->level[i], q->whole, &p);
+		*proven &= pick_whole(pick);
 		p.bound = best.time;
 		if (!solve_level(s, l, pick, &p)) continue;
 		best = l->x;
 		found = true;
 	}
 	l->x = best;
-	if (found) ENSURE(branch_evaluate(l, all), "a plan of a level does not fit");
+	if (found) ENSURE(branch_evaluate(l, q->all), "a plan of a level does not fit");
 	return found;
 }
 
@@ -185,7 +194,7 @@ void
 branch_recompute(Search *s, Leaf *l)
 {
 	l->state = ST_limited;
-	l->wide = 0;
+	l->bounded = false;
 	if (s->trains && !s->c->recompute_given) make_rows(s, l, RC_full);
 }
 
@@ -197,25 +206,32 @@ solved(Leaf *l)
 	l->time = l->x.time;
 }
 
+/* Memory as if there were no end of it. */
+static void
+without_limit(const Search *s, SolveProblem *p)
+{
+	int64_t *all = NEW_N(s->a, int64_t, p->stages);
+	for (uint32_t i = 0; i < p->stages; i++)
+		all[i] = INT64_MAX / 4;
+	p->limit = all;
+}
+
 /* The fastest plan, and whether it fits as it happens. */
 static void
 try_fast(Search *s, Leaf *l, int64_t bound)
 {
-	const Division *d = &s->division[l->division];
 	static const WorkRange any = {0, INT64_MAX};
 	SolveProblem p;
-	bool fits = true;
+	bool fits = true, proven;
 	branch_problem(s, l, &p);
-	int64_t *all = NEW_N(s->a, int64_t, d->stages);
-	for (uint32_t i = 0; i < d->stages; i++)
-		all[i] = INT64_MAX / 4;
-	p.limit = all;
+	without_limit(s, &p);
 	p.bound = bound;
-	if (!solve_levels(s, l, &p, &any, 1)) {
+	if (!solve_levels(s, l, &(Ask){&p, &any, 1, false}, &proven)) {
+		if (proven) raise_least(l, bound);
 		finish(l, LF_bound, NULL);
 		return;
 	}
-	for (uint32_t i = 0; i < d->stages; i++)
+	for (uint32_t i = 0; i < p.stages; i++)
 		fits &= l->x.stage_bytes[i] <= l->limit[i];
 	if (fits)
 		solved(l);
@@ -229,27 +245,54 @@ try_limited(Search *s, Leaf *l, int64_t bound)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
+	bool proven;
 	branch_problem(s, l, &p);
 	uint32_t n = search_levels(l, &p, level);
-	if (!l->wide) {
+	if (!l->bounded) {
 		int64_t least = search_bound(l, &p, level, n);
 		if (least == INT64_MAX) {
 			finish(l, LF_memory, "over memory");
 			return;
 		}
-		l->wide = 1;
+		l->bounded = true;
 		if (least > l->least) { /* another branch may be better */
 			l->least = least;
 			return;
 		}
 	}
 	p.bound = bound;
-	if (solve_levels(s, l, &p, level, n))
+	if (solve_levels(s, l, &(Ask){&p, level, n, false}, &proven)) {
 		solved(l);
-	else if (bound == INT64_MAX)
-		finish(l, LF_memory, "over memory");
-	else
-		finish(l, LF_bound, NULL);
+		return;
+	}
+	finish(l, bound == INT64_MAX ? LF_memory : LF_bound,
+	       bound == INT64_MAX ? "over memory" : NULL);
+	if (proven) raise_least(l, bound);
+}
+
+/* Recomputing takes no less time than not to, so that without it and without a limit nothing is missed. */
+void
+branch_prove(Search *s, Leaf *l, int64_t bound)
+{
+	SolveProblem p;
+	WorkRange level[MAX_LEVELS];
+	bool proven;
+	if (!l->rows || l->fate == LF_no_mesh) return;
+	if (s->trains && !s->c->recompute_given) make_rows(s, l, RC_full);
+	branch_problem(s, l, &p);
+	uint32_t n = search_levels(l, &p, level);
+	int64_t least = search_bound(l, &p, level, n);
+	SolveAnswer was = l->x;
+	raise_least(l, least < bound ? least : bound);
+	if (l->least >= bound) return;
+	p.bound = bound;
+	if (!solve_levels(s, l, &(Ask){&p, level, n, true}, &proven)) {
+		raise_least(l, bound);
+		l->x = was;
+		return;
+	}
+	l->tried = false;
+	solved(l);
 }
 
 bool
@@ -257,10 +300,12 @@ branch_fits(Search *s, Leaf *l)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
+	bool proven;
 	if (s->trains && !s->c->recompute_given && !make_rows(s, l, RC_full)) return false;
 	branch_problem(s, l, &p);
 	p.gap = 1;
-	return solve_levels(s, l, &p, level, search_levels(l, &p, level));
+	uint32_t n = search_levels(l, &p, level);
+	return solve_levels(s, l, &(Ask){&p, level, n, false}, &proven);
 }
 
 void

@@ -227,14 +227,18 @@ share(const Costing *x, uint8_t z, int64_t bytes)
 	return x->c->zero >= z ? (bytes + x->c->dp - 1) / x->c->dp : bytes;
 }
 
-/* What is left of a communication that may run beside `beside` ns of computation, and what it slows that down by. */
+/* What a communication adds to `beside` ns of computation that it may run beside: both are slower as long as both run. */
 static int64_t
 exposed(const Costing *x, int64_t comm, int64_t beside)
 {
 	const Device *d = x->device;
 	if (d->slow_comm < 1 || d->slow_compute < 1) return comm;
-	double hidden = d->eff[EF_overlap] * (double)(comm < beside ? comm : beside);
-	return comm - (int64_t)(hidden * (2 - d->slow_compute > 0 ? 2 - d->slow_compute : 0));
+	double early = d->eff[EF_overlap] * (double)comm, late = (double)comm - early;
+	double slow = early * d->slow_comm, compute = (double)beside * d->slow_compute;
+	double adds = slow <= compute
+			  ? slow * (1 - 1 / d->slow_compute)
+			  : compute - (double)beside + early - compute / d->slow_comm;
+	return (int64_t)(late + adds);
 }
 
 static int64_t
@@ -292,10 +296,11 @@ zero_cost(const Costing *x, int64_t flat, LogCost *c)
 	if (zero == 0) c->sync += over_dp(x, PR_all_reduce, flat);
 	if (zero == 1) c->sync += scatter;
 	c->sync = exposed(x, c->sync, x->backward);
-	if (zero >= 2) c->zero += exposed(x, scatter, x->backward);
 	if (zero == 1 || zero == 2) c->gather += gather;
+	if (zero == 2) c->zero += exposed(x, scatter, x->backward);
 	if (zero == 3)
-		c->zero += exposed(x, gather, x->forward) + exposed(x, gather, x->backward);
+		c->zero +=
+		    exposed(x, gather, x->forward) + exposed(x, gather + scatter, x->backward);
 	if (zero >= 2) c->buffers += 2 * flat;
 	if (zero == 3) c->buffers += 2 * flat;
 }
@@ -308,8 +313,7 @@ beside(const Spot *spot)
 	return n < spot->ranks ? n : spot->ranks;
 }
 
-/* Arguments from the stage before arrive in a slot, their cotangents go back: rank for rank if both have as many, the
- * farthest pair of ranks counts. */
+/* Arguments from the stage before arrive in a slot, their cotangents go back: rank for rank if both have as many. */
 static void
 enter_cost(const Costing *x, LogCost *c)
 {
@@ -323,7 +327,10 @@ enter_cost(const Costing *x, LogCost *c)
 			continue;
 		}
 		if (!s->before) continue;
-		int64_t there = price_message(x->price, a->bytes, from, to, beside(s));
+		/* fewer ranks before have more to send each */
+		int64_t bytes =
+		    s->ranks > s->before ? a->bytes * s->ranks / s->before : a->bytes;
+		int64_t there = price_message(x->price, bytes, from, to, beside(s));
 		c->cost.enter += a->gradient ? 2 * there : there;
 		c->cost.enter_saved += a->bytes;
 		if (a->gradient) c->cots += a->bytes;

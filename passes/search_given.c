@@ -11,7 +11,6 @@
 
 #include "ir/cluster.h"
 #include "ir/galvatron.h"
-#include "ir/cluster.h"
 #include "passes/search.h"
 
 enum { MAX_PLAN_BYTES = 16 << 20 };

@@ -104,7 +104,7 @@ typedef struct SearchLog {
 	uint32_t nfinalists;
 	uint32_t chosen; /* finalist; UINT32_MAX: none, a plan was given or does not fit */
 	int64_t least;   /* no plan of the space takes less, by the table */
-	double gap;      /* (table time of the chosen - least) / least */
+	double gap;      /* (the best table time - least) / least */
 	uint32_t lowered, priced;  /* bodies lowered, and priced under some degrees */
 	double lower_us, price_us; /* each, CPU time; not printed where output is compared */
 	struct SearchState *state; /* private to search*.c: what search_again goes on from */

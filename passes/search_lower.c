@@ -112,6 +112,68 @@ search_priced(CostMemo *x)
 	return &x->priced;
 }
 
+/* ---- the other order of axes ---- */
+
+static unsigned
+swap_bits(unsigned x)
+{
+	return (x & ~6u) | (x >> 1 & 1) << 2 | (x >> 2 & 1) << 1;
+}
+
+static void
+swap_type(Type *t)
+{
+	t->partial = (uint16_t)swap_bits(t->partial);
+	t->flat = (uint16_t)swap_bits(t->flat);
+	for (int k = 0; k < t->n; k++)
+		for (int j = 0; j < t->ax[k].nshard; j++) {
+			uint8_t *x = &t->ax[k].shard[j];
+			*x = *x == 1 ? 2 : *x == 2 ? 1 : *x;
+		}
+}
+
+static void
+swap_body(Body *b)
+{
+	for (uint32_t v = 1; v < b->nvals; v++)
+		swap_type(&b->vals[v].type);
+	for (uint32_t i = 0; i < b->nops; i++)
+		for (int k = 0; k < b->ops[i].nattr; k++) {
+			Attr *x = &b->ops[i].attrs[k];
+			if (attr_info[x->key].kind == AT_mesh) x->i = swap_bits((unsigned)x->i);
+		}
+}
+
+/* A copy on a mesh whose axes 1 and 2 have changed places. */
+static Module *
+swap_axes(const Module *from, Arena *a)
+{
+	Module *m = ir_clone(from, a);
+	Mesh *mesh = &m->plan.meshes[m->plan.nmeshes - 1], was = *mesh;
+	mesh->ax[1] = was.ax[2];
+	mesh->ax[2] = was.ax[1];
+	for (uint32_t b = 1; b < m->nbodies; b++)
+		if (m->bodies[b].mesh == m->plan.nmeshes - 1) swap_body(&m->bodies[b]);
+	for (uint32_t t = 0; t < m->ntypes; t++) {
+		LayerType *x = &m->types[t];
+		for (uint32_t i = 0; i < x->nweights; i++)
+			swap_type(&x->weights[i].type);
+		for (uint32_t i = 0; i < x->nsaved; i++)
+			swap_type(&x->saved[i]);
+		for (uint32_t i = 0; i < x->ncarry; i++)
+			swap_type(&x->carry[i]);
+	}
+	for (uint32_t p = 0; p < m->nparams; p++) {
+		swap_type(&m->params[p].type);
+		m->params[p].pending = (uint16_t)swap_bits(m->params[p].pending);
+	}
+	for (uint32_t i = 0; i < m->ninputs; i++)
+		swap_type(&m->inputs[i].type);
+	return m;
+}
+
+/* ---- layouts ---- */
+
 static bool
 alike_but_rc(const Layout *a, const Layout *b)
 {
@@ -174,32 +236,74 @@ lower(const Search *s, Layout *l, const Candidate *c, uint32_t mb)
 	arena_free(tmp);
 }
 
+/* The degrees it is lowered with: more than one of each, few samples to a rank, if that has the same operations. */
+static void
+representative(const Search *s, Candidate *c, uint32_t *mb)
+{
+	uint32_t dp = c->dp > 1 ? c->dp : 2;
+	if (s->batch / *mb % c->dp != 0 || s->batch % dp != 0 || s->batch / dp < 2) return;
+	*mb = (uint32_t)(s->batch / dp);
+	c->dp = dp;
+}
+
+static Layout *
+find_layout(const CostMemo *x, Layout *want, uint32_t dp)
+{
+	for (uint32_t i = 0; i < x->n; i++) {
+		Layout *y = x->l[i];
+		if (!alike_but_rc(y, want)) continue;
+		want->tpm = y->tpm;
+		if (y->rc == want->rc && (!y->only_dp || y->only_dp == dp)) return y;
+	}
+	return NULL;
+}
+
+static Layout *
+make_layout(const Search *s, Layout *want, const Candidate *c, uint32_t mb)
+{
+	CostMemo *x = s->memo;
+	Layout *l = arena_dup(x->a, want, sizeof *want);
+	if (!l->tpm) {
+		l->tpm = NEW(x->a, TpMemo);
+		l->tpm->a = x->a;
+	}
+	PUSH(x->a, x->l, x->n, x->cap, l);
+	if (c->tp_outer) { /* the same operations, axes the other way round */
+		Candidate inner = *c;
+		inner.tp_outer = false;
+		const char *why;
+		const Layout *y = search_layout(s, &inner, mb, &why);
+		if (!y) {
+			l->why = why;
+		} else {
+			l->m = swap_axes(y->m, x->a);
+			l->mesh = &l->m->plan.meshes[l->m->plan.nmeshes - 1];
+			l->only_dp = y->only_dp;
+		}
+	} else {
+		lower(s, l, c, mb);
+	}
+	return l;
+}
+
 Layout *
 search_layout(const Search *s, const Candidate *c, uint32_t mb, const char **why)
 {
-	CostMemo *x = s->memo;
+	Candidate as = *c;
+	uint32_t as_mb = mb;
+	representative(s, &as, &as_mb);
 	Layout want = {.tp = c->tp,
 		       .tp_outer = c->tp_outer,
 		       .sp = c->sp,
 		       .uneven = s->batch / mb % c->dp != 0,
-		       .mb = mb > 1,
-		       .dp = c->dp > 1,
+		       .mb = as_mb > 1,
+		       .dp = as.dp > 1,
 		       .rc = c->rc},
-	       *l = NULL;
-	for (uint32_t i = 0; i < x->n && !l; i++) {
-		Layout *y = x->l[i];
-		if (!alike_but_rc(y, &want)) continue;
-		want.tpm = y->tpm;
-		if (y->rc == want.rc && (!y->only_dp || y->only_dp == c->dp)) l = y;
-	}
+	       *l = find_layout(s->memo, &want, c->dp);
 	if (!l) {
-		l = arena_dup(x->a, &want, sizeof want);
-		if (!l->tpm) {
-			l->tpm = NEW(x->a, TpMemo);
-			l->tpm->a = x->a;
-		}
-		PUSH(x->a, x->l, x->n, x->cap, l);
-		lower(s, l, c, mb);
+		l = make_layout(s, &want, &as, as_mb);
+		if (l->only_dp && l->only_dp != c->dp)
+			l->only_dp = 0; /* priced by its degree */
 	}
 	*why = l->why;
 	return l->why ? NULL : l;

@@ -6,6 +6,8 @@
  * counted at four prices from nothing to dear; of each price the best are kept. What that leaves out shows in the gap: the
  * bound is made with all of them.
  */
+#include <stdlib.h>
+
 #include "passes/search.h"
 
 enum { ALL = 8, BEST = 3, PRICES = 4 }; /* up to ALL groups nothing is left out */
@@ -88,7 +90,7 @@ copy_costs(Arena *a, const Rows *r, const uint32_t *number, uint32_t nclasses, W
 
 static Part
 make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
-	  const uint32_t *count, WorkRange level)
+	  const uint32_t *count, WorkRange level, bool whole)
 {
 	uint32_t g = r->table.ngroups, n = 0;
 	Part x = {.rows = r};
@@ -111,7 +113,7 @@ make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
 		mark_best(of, g, in);
 	}
 	for (uint32_t i = 0; i < g; i++)
-		if (in[i] || g <= ALL) {
+		if (in[i] || whole || g <= ALL) {
 			x.group[n] = i;
 			number[i] = ++n;
 		}
@@ -125,7 +127,7 @@ make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
 }
 
 Pick *
-search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level,
+search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level, bool whole,
 	    SolveProblem *out)
 {
 	Pick *x = NEW(s->a, Pick);
@@ -140,7 +142,8 @@ search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange lev
 		while (j < x->nparts && x->part[j].rows != l->rows[k])
 			j++;
 		if (j == x->nparts)
-			x->part[x->nparts++] = make_part(s, p, l->rows[k], k, count, level);
+			x->part[x->nparts++] =
+			    make_part(s, p, l->rows[k], k, count, level, whole);
 		of[k] = j;
 	}
 	x->table = NEW_N(s->a, const SolveTable *, p->stages);
@@ -155,28 +158,71 @@ search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange lev
 	return x;
 }
 
+static int
+rising(const void *x, const void *y)
+{
+	int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+	return a < b ? -1 : a > b;
+}
+
+/* What candidates work in, rising; the least that every class can do with is the first. */
+static uint32_t
+all_works(const Leaf *l, const SolveProblem *p, Arena *tmp, int64_t **out)
+{
+	uint32_t n = 0, cap = 0, kept = 0;
+	int64_t lo = 0;
+	for (uint32_t c = 0; c < p->nclasses; c++) {
+		int64_t least = INT64_MAX;
+		for (uint32_t s = 0; s < p->stages; s++) {
+			const Rows *r = l->rows[s];
+			for (uint32_t k = 0; (!s || r != l->rows[s - 1]) && k < r->ncand[c];
+			     k++) {
+				if (r->cost[c][k].work < least) least = r->cost[c][k].work;
+				PUSH(tmp, *out, n, cap, r->cost[c][k].work);
+			}
+		}
+		if (least < INT64_MAX && least > lo) lo = least;
+	}
+	PUSH(tmp, *out, n, cap, lo);
+	qsort(*out, n, sizeof **out, rising);
+	for (uint32_t i = 0; i < n; i++)
+		if ((*out)[i] >= lo && (!kept || (*out)[i] > (*out)[kept - 1]))
+			(*out)[kept++] = (*out)[i];
+	return kept;
+}
+
 uint32_t
 search_levels(const Leaf *l, const SolveProblem *p, WorkRange level[MAX_LEVELS])
 {
-	int64_t lo = 0, hi = 0;
-	for (uint32_t c = 0; c < p->nclasses; c++) {
-		int64_t least = INT64_MAX;
-		for (uint32_t s = 0; s < p->stages; s++)
-			for (uint32_t k = 0; k < l->rows[s]->ncand[c]; k++) {
-				int64_t w = l->rows[s]->cost[c][k].work;
-				if (w < least) least = w;
-				if (w > hi) hi = w;
+	Arena *tmp = arena_new();
+	int64_t *work = NULL, room = INT64_MAX;
+	uint32_t n = 0, all = all_works(l, p, tmp, &work);
+	for (uint32_t s = 0; s < p->stages; s++)
+		if (p->limit[s] < room) room = p->limit[s];
+	for (int64_t step = room / 512; !n; step *= 2) { /* as narrow as there is room for */
+		for (uint32_t i = 0; i < all && work[i] <= room; i++) {
+			if (n && work[i] - level[n - 1].least <= step) {
+				level[n - 1].most = work[i];
+				continue;
 			}
-		if (least < INT64_MAX && least > lo) lo = least;
+			if (n == MAX_LEVELS) {
+				n = 0;
+				break;
+			}
+			level[n++] = (WorkRange){work[i], work[i]};
+		}
+		if (!all || work[0] > room) break;
 	}
-	if (hi < lo) hi = lo;
-	uint32_t n = hi > lo ? MAX_LEVELS : 1;
-	for (uint32_t i = 0; i < n; i++) /* the lower ones narrower */
-		level[i].most =
-		    i + 1 == n ? hi : lo + (hi - lo) / 2 * (i + 1) / n * (i + 1) / n;
-	for (uint32_t i = 0; i < n; i++)
-		level[i].least = i ? level[i - 1].most : lo;
+	arena_free(tmp);
 	return n;
+}
+
+bool
+pick_whole(const Pick *x)
+{
+	for (uint32_t i = 0; i < x->nparts; i++)
+		if (x->part[i].table.ngroups < x->part[i].rows->table.ngroups) return false;
+	return true;
 }
 
 const SolveTable *const *

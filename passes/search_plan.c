@@ -235,7 +235,7 @@ search_try(const Search *s, const Plan *p, bool simulated)
 		f.most = 0;
 		read_memory(s, m, cluster, &f);
 		f.plan.memory = f.most;
-		if (simulated) {
+		if (simulated && f.over <= 0) {
 			Ctx c = *s->c;
 			c.tmp = c.perm = a;
 			f.time = simulate(&c, m, price, &(SimOptions){0}, a).step;

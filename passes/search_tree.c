@@ -10,6 +10,8 @@
  */
 #include "passes/search.h"
 
+static const double GAP = 0.018;   /* what is proven of the best, as a part of it */
+static const double WIDEST = 0.15; /* ... if the best by simulation is that much slower */
 static const double WINDOW =
     0.03; /* plans so much slower by the table may be simulated as well */
 
@@ -93,7 +95,9 @@ cutoff(const Tree *t, uint32_t keep)
 {
 	if (!t->nsolved) return INT64_MAX;
 	int64_t best = t->leaf[t->solved[0]].time,
-		near = best + (int64_t)((double)best * WINDOW);
+		near = best + (int64_t)((double)best * WINDOW),
+		wide = best + (int64_t)((double)best * WIDEST);
+	if (t->near > near) near = t->near < wide ? t->near : wide;
 	if (t->nsolved < keep) return near;
 	int64_t last = t->leaf[t->solved[keep - 1]].time;
 	return last < near ? last : near;
@@ -113,6 +117,33 @@ grow(Search *s, Tree *t, uint32_t keep)
 		else if (l->state != ST_done)
 			push(t, x);
 	}
+}
+
+static void
+remove_solved(Tree *t, uint32_t leaf)
+{
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < t->nsolved; i++)
+		if (t->solved[i] != leaf) t->solved[kept++] = t->solved[i];
+	t->nsolved = kept;
+}
+
+/* Shows that no plan is better than the best by more than GAP; where one is, it is taken. */
+void
+search_tree_prove(Search *s, Tree *t)
+{
+	for (uint32_t i = 0; i < t->n && t->nsolved; i++) {
+		int64_t best = t->leaf[t->solved[0]].time,
+			goal = (int64_t)((double)best / (1 + GAP));
+		Leaf *l = &t->leaf[i];
+		if (l->least >= goal || l->state == ST_new || l->fate == LF_no_mesh ||
+		    l->fate == LF_memory)
+			continue;
+		branch_prove(s, l, goal);
+		if (l->state != ST_solved || l->tried) continue;
+		remove_solved(t, i);
+		add_solved(s, t, i);
+	}
 	t->least = INT64_MAX;
 	for (uint32_t i = 0; i < t->n; i++)
 		if (t->leaf[i].fate != LF_no_mesh && t->leaf[i].fate != LF_memory &&
@@ -128,13 +159,28 @@ search_tree(Search *s, uint32_t keep, Tree *t)
 	grow(s, t, keep);
 }
 
+/* The best by simulation is slower than the table said: what the table puts below that may be better. False: nothing new. */
+bool
+search_tree_widen(Search *s, Tree *t, int64_t simulated, uint32_t keep)
+{
+	uint32_t n = t->nsolved;
+	if (simulated <= cutoff(t, keep) || n >= keep) return false;
+	t->near = simulated;
+	int64_t near = cutoff(t, keep);
+	for (uint32_t i = 0; i < t->n; i++) {
+		Leaf *l = &t->leaf[i];
+		if (l->state != ST_done || l->fate != LF_bound || l->least >= near) continue;
+		l->state = l->bounded ? ST_limited : ST_table;
+		push(t, i);
+	}
+	grow(s, t, keep);
+	return t->nsolved > n;
+}
+
 void
 search_tree_again(Search *s, Tree *t, uint32_t leaf, uint32_t keep)
 {
-	uint32_t kept = 0;
-	for (uint32_t i = 0; i < t->nsolved; i++)
-		if (t->solved[i] != leaf) t->solved[kept++] = t->solved[i];
-	t->nsolved = kept;
+	remove_solved(t, leaf);
 	if (t->leaf[leaf].state != ST_done) push(t, leaf);
 	grow(s, t, keep);
 }
