@@ -234,7 +234,8 @@ search(Solver *s, Head *h, uint32_t n, int64_t bound, SolveAnswer *out)
 	if (bound < end) end = bound;
 	out->time = bound;
 	while (least < end && !(found && s->work > s->most_work)) {
-		int64_t under = found ? end : far_add(least, step), was = least;
+		bool near = found || end - least < least / 64;
+		int64_t under = near ? end : far_add(least, step), was = least;
 		if (under > end) under = end;
 		try_heads(s, h, n, under, out, &found);
 		least = least_of(h, n);
