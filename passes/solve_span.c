@@ -141,10 +141,11 @@ typedef struct Stairs {
 } Stairs;
 
 /* How many steps have no more once. */
-static uint32_t
+static inline uint32_t
 steps_below(const Stairs *s, int64_t once)
 {
 	uint32_t lo = 0, hi = s->n;
+	if (hi && s->at[hi - 1].once <= once) return hi;
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
 		if (s->at[mid].once <= once)
@@ -155,7 +156,7 @@ steps_below(const Stairs *s, int64_t once)
 	return lo;
 }
 
-static bool
+static inline bool
 below_stairs(const Stairs *s, const Label *x)
 {
 	uint32_t n = steps_below(s, x->once);
@@ -220,7 +221,8 @@ frontier(Solver *s, Label *l, uint32_t n)
 		for (uint32_t k = 0; k <= own && !beaten; k++)
 			beaten = stairs[k].work <= l[i].work && below_stairs(&stairs[k], &l[i]);
 		if (beaten) continue;
-		if (!below_stairs(&stairs[own], &l[i])) add_step(&stairs[own], &l[i]);
+		if (stairs[own].work == l[i].work || !below_stairs(&stairs[own], &l[i]))
+			add_step(&stairs[own], &l[i]);
 		l[kept++] = l[i];
 	}
 	return kept;
