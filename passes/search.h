@@ -116,6 +116,8 @@ typedef struct Layout {
 	uint32_t
 	    only_dp; /* something is added up over dp inside a layer: serves this degree only; 0: any */
 	Module *m; /* LV_spmd */
+	uint32_t
+	    *at; /* [layers of the short model] instance in m, which has reshards as well */
 	TpMemo *tpm;
 	Mesh *mesh;
 	struct Sized **sized; /* search_cost.c */
@@ -124,8 +126,10 @@ typedef struct Layout {
 
 CostMemo *search_memo(const Search *s);
 const Classes *search_memo_classes(const CostMemo *x);
-uint32_t search_memo_first(const CostMemo *x,
-			   uint32_t class); /* its first layer, in the short model */
+uint32_t search_first(const CostMemo *x, const Layout *l,
+		      uint32_t class); /* instance of its first layer in l->m */
+/* The layer's result that `r` of l->m is, behind reshards; its instance counted as in in->m. */
+Ref search_source(const Layout *l, const Layout *in, Ref r);
 /* NULL and *why: it does not lower. */
 Layout *search_layout(const Search *s, const Candidate *c, uint32_t mb, const char **why);
 void search_layout_set(const Search *s, Layout *l, uint32_t dp, uint32_t mb);

@@ -159,7 +159,7 @@ read_bytes(const Search *s, Layout *l, struct Sized *x)
 	layout_types(&c, &m);
 	x->of = NEW_N(s->a, Bytes, classes->n);
 	for (uint32_t k = 0; k < classes->n; k++)
-		x->of[k] = bytes_of(&(Read){&m, l->mesh, search_memo_first(s->memo, k)}, s->a);
+		x->of[k] = bytes_of(&(Read){&m, l->mesh, search_first(s->memo, l, k)}, s->a);
 	arena_free(tmp);
 }
 
@@ -170,7 +170,7 @@ read_times(const Search *s, const Spot *spot, Layout *l, Measured *x)
 	Price *price = s->order[spot->order].price;
 	x->of = NEW_N(s->a, Times, classes->n);
 	for (uint32_t k = 0; k < classes->n; k++) {
-		Read r = {l->m, l->mesh, search_memo_first(s->memo, k)};
+		Read r = {l->m, l->mesh, search_first(s->memo, l, k)};
 		for (int b = 0; b < BK_COUNT; b++)
 			if (body_of(&r, (BodyKind)b))
 				x->of[k].body[b] = price_body(

@@ -95,9 +95,21 @@ search_memo_classes(const CostMemo *x)
 }
 
 uint32_t
-search_memo_first(const CostMemo *x, uint32_t class)
+search_first(const CostMemo *x, const Layout *l, uint32_t class)
 {
-	return x->first[class];
+	return l->at[x->first[class]];
+}
+
+Ref
+search_source(const Layout *l, const Layout *in, Ref r)
+{
+	uint32_t n = 0;
+	while (ir_is_reshard(l->m, r.i))
+		r = l->m->insts[r.i].args[0];
+	while (l->at[n] != r.i)
+		n++;
+	r.i = in->at[n];
+	return r;
 }
 
 uint32_t
@@ -208,6 +220,17 @@ plan_of(const Search *s, Arena *a, const Module *m, const Candidate *c, uint32_t
 	return p;
 }
 
+/* Where a value is wanted in two layouts on one mesh (what Megatron-SP splits, looked at by another stack), there are reshards
+ * between the layers. */
+static uint32_t *
+layers_at(const Module *m, Arena *a)
+{
+	uint32_t *at = NEW_N(a, uint32_t, m->ninsts), n = 0;
+	for (uint32_t i = 0; i < m->ninsts; i++)
+		if (!ir_is_reshard(m, i)) at[n++] = i;
+	return at;
+}
+
 static void
 lower(const Search *s, Layout *l, const Candidate *c, uint32_t mb)
 {
@@ -230,6 +253,7 @@ lower(const Search *s, Layout *l, const Candidate *c, uint32_t mb)
 	} else {
 		layout_module(&ctx, m);
 		l->m = m;
+		l->at = layers_at(m, x->a);
 		l->mesh = &m->plan.meshes[m->plan.nmeshes - 1];
 		if (sends_over_dp(m)) l->only_dp = c->dp;
 	}
@@ -278,6 +302,7 @@ make_layout(const Search *s, Layout *want, const Candidate *c, uint32_t mb)
 		} else {
 			l->m = swap_axes(y->m, x->a);
 			l->mesh = &l->m->plan.meshes[l->m->plan.nmeshes - 1];
+			l->at = y->at;
 			l->only_dp = y->only_dp;
 		}
 	} else {

@@ -26,8 +26,10 @@ move_arg(const Search *s, const Spot *spot, const Layout *from, const Layout *to
 {
 	Price *price = s->order[spot->order].price;
 	Ref r = to->m->insts[inst].args[a];
+	if (r.kind != REF_result) return;
+	r = search_source(to, from, r);
 	const Type *y = port_type(to, inst, PORT_arg, a),
-		   *x = r.kind == REF_result ? port_type(from, r.i, PORT_out, r.result) : NULL;
+		   *x = port_type(from, r.i, PORT_out, r.result);
 	if (!x || !y) return;
 	Prim p = {.kind = PR_exchange,
 		  .dt = y->dt,
@@ -50,8 +52,8 @@ move(const Search *s, const Spot *spot, uint32_t class, const Candidate *from,
 	const char *why;
 	SolveMove out = {0};
 	Layout *x = search_layout(s, from, mb, &why), *y = search_layout(s, to, mb, &why);
-	uint32_t inst = search_memo_first(s->memo, class);
 	if (!x || !y) return out;
+	uint32_t inst = search_first(s->memo, y, class);
 	search_layout_set(s, x, from->dp, mb);
 	search_layout_set(s, y, to->dp, mb);
 	y->m->plan.stages[0].rank = spot->first;
