@@ -442,11 +442,13 @@ meet_run(Game *g)
 		moving = false;
 		for (uint32_t i = 0; i < g->n && g->ok; i++) {
 			Proc *p = &g->proc[i];
+			uint32_t pc = p->pc,
+				 op = p->op; /* a body goes on from collective to collective */
+			bool posted = p->posted;
 
-			while (g->ok && p->pc < p->steps.n && step(g, p) == WENT_on) {
+			while (g->ok && p->pc < p->steps.n && step(g, p) == WENT_on)
 				p->pc++;
-				moving = true;
-			}
+			moving |= p->pc != pc || p->op != op || p->posted != posted;
 		}
 	}
 	if (g->ok) stuck(g);
