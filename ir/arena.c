@@ -63,23 +63,27 @@ arena_free(Arena *a)
 	free(a);
 }
 
-/* Opens a block of at least `bytes`. An object too big for the usual block gets one of its own BEHIND the current
+/* Opens a block of at least `bytes`. An object too big for the usual block (it would take a quarter of it) gets one of its own BEHIND the current
  * block, whose free rest stays in use. */
 static Block *
 add_block(Arena *a, size_t bytes)
 {
+	/* as much again as there is: what is used for a moment is not cleared by the megabyte */
+	size_t usual = a->bytes < FIRST_BYTES   ? FIRST_BYTES
+		       : a->bytes < BLOCK_BYTES ? a->bytes
+						: BLOCK_BYTES;
+	bool own = a->blocks && bytes > usual / 4;
 #ifdef GV_HARD
 	size_t cap = bytes;
 #else
-	size_t usual = a->blocks ? BLOCK_BYTES : FIRST_BYTES;
-	size_t cap = bytes > usual ? bytes : usual;
+	size_t cap = own || bytes > usual ? bytes : usual;
 #endif
 	Block *b;
 
 	if (cap > SIZE_MAX - HEAD_BYTES) must(NULL);
 	b = must(calloc(1, HEAD_BYTES + cap));
 	b->cap = cap;
-	if (a->blocks && bytes > BLOCK_BYTES / 4) {
+	if (own) {
 		b->next = a->blocks->next;
 		a->blocks->next = b;
 	} else {

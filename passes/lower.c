@@ -193,6 +193,20 @@ lower_shard(Ctx *c, Module *m, const LowerKey *key, const TpChoice *s, LayerType
 	return true;
 }
 
+/* As if one sample were all a rank has and tp the only axis: what tp splits depends on nothing else, so that a layer under a
+ * strategy is the same in every plan, and the search may price what it has lowered under other degrees. */
+static bool
+choose_for_one(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
+{
+	Mesh *mesh = &m->plan.meshes[key->strategy.mesh], was = *mesh;
+	if (m->batch.i) mesh->ax[0].degree = (uint32_t)ir_extent(m, m->batch);
+	for (int k = 1; k < mesh->n; k++)
+		if (mesh->ax[k].kind == MX_dp) mesh->ax[k].degree = 1;
+	bool ok = choose_tp(c, m, key, out);
+	*mesh = was;
+	return ok;
+}
+
 /* The choice, made once for all keys that differ in ZeRO and recomputation only. */
 static bool
 chosen_tp(Ctx *c, Module *m, TpMemo *memo, const LowerKey *key, TpChoice *out)
@@ -205,7 +219,7 @@ chosen_tp(Ctx *c, Module *m, TpMemo *memo, const LowerKey *key, TpChoice *out)
 			*out = memo->c[i].choice;
 			return true;
 		}
-	if (!choose_tp(c, m, &k, out)) return false;
+	if (!choose_for_one(c, m, &k, out)) return false;
 	if (!memo) return true;
 	struct TpChosen x = {k, *out};
 	x.choice.inner = arena_dup(memo->a, out->inner, sizeof *out->inner * out->naxes);

@@ -105,32 +105,45 @@ settle(Search *s, Tree *t, uint32_t keep, Finals *out)
 
 /* ---- the pass ---- */
 
-static double
-model_flops(const Module *m)
+/* What all kernels of a step take on one device of every kind, if it did the whole batch at once: as they are lowered, or, where one rank
+ * cannot have it, products at the device's best. */
+static void
+measure_alone(Search *s)
 {
-	double flops = 0;
-	for (uint32_t i = 0; i < m->ninsts; i++)
-		for (int k = BK_F; k <= BK_W; k++) {
-			uint32_t b = m->types[m->insts[i].type].body[k];
-			if (b) flops += cost_body(m, &m->bodies[b]).flops;
-		}
-	return flops;
+	const Classes *k = search_memo_classes(s->memo);
+	const Candidate one = {.dp = 1, .tp = 1};
+	s->alone = NEW_N(s->a, double, s->cluster->ndevice);
+	for (uint32_t d = 0; d < s->cluster->ndevice; d++) {
+		const char *why;
+		if (s->probe[d] == UINT32_MAX) continue;
+		const Measured *x =
+		    search_measure(s, &s->spot[s->probe[d]], &one, 1, false, &why);
+		for (uint32_t i = 0; x && i < s->m->ninsts; i++)
+			s->alone[d] += (double)search_computes(x, k->of[i]);
+	}
+}
+
+void
+search_begin(Search *s, const Cluster *cluster)
+{
+	s->order = NULL;
+	s->spot = NULL;
+	s->division = NULL;
+	s->norders = s->corders = s->nspots = s->cspots = s->ndivisions = s->cdivisions = 0;
+	s->cluster = cluster ? cluster : s->c->cluster;
+	if (!s->cluster)
+		s->cluster =
+		    price_cluster(price_new(s->a, NULL, NULL, s->ranks, s->c->threads));
+	s->memo = search_memo(s);
+	search_space(s);
+	measure_alone(s);
 }
 
 static void
 begin(Search *s, uint32_t ranks)
 {
 	s->ranks = ranks;
-	s->order = NULL;
-	s->spot = NULL;
-	s->division = NULL;
-	s->norders = s->corders = s->nspots = s->cspots = s->ndivisions = s->cdivisions = 0;
-	s->cluster = s->c->cluster;
-	if (!s->cluster)
-		s->cluster = price_cluster(price_new(s->a, NULL, NULL, ranks, s->c->threads));
-	s->memo = search_memo(s);
-	s->flops = model_flops(s->m);
-	search_space(s);
+	search_begin(s, NULL);
 }
 
 bool
@@ -150,7 +163,7 @@ search_lowers(Search *s, uint32_t ranks)
 {
 	begin(s, ranks);
 	for (uint32_t i = 0; i < s->nspots; i++)
-		if (search_rows(s, i, s->mb[0], RC_none)->log.ncand) return true;
+		if (search_rows(s, i, s->mb[0], RC_none, false)->log.ncand) return true;
 	return false;
 }
 

@@ -46,7 +46,7 @@ typedef struct Spot {
 	bool near;       /* that one ends on the node where this one begins */
 	bool last;       /* no stage follows */
 	bool alone;      /* the only stage */
-	double speed;    /* FLOP/s of its slowest device at its best, times ranks */
+	uint32_t kinds;  /* bit k: it has devices of kind k */
 	int64_t
 	    memory; /* bytes a rank may use, of the device with the least: without what is reserved */
 	uint32_t device;    /* that kind */
@@ -79,7 +79,10 @@ typedef struct Search {
 	int64_t batch; /* samples of a step; 1: the model has none */
 
 	struct CostMemo *memo;
-	double flops; /* of the model's products in a step */
+	uint32_t
+	    *probe; /* [cluster->ndevice] a spot of one such device; UINT32_MAX: none is used */
+	double
+	    *alone; /* [cluster->ndevice] ns of a step's kernels, if one such device did all */
 } Search;
 
 /* Fills order, spot, division. */
@@ -113,11 +116,8 @@ typedef struct Layout {
 	bool tp_outer, sp, uneven, mb, dp; /* uneven: of the batch; mb, dp: more than one */
 	Recompute rc;
 	const char *why; /* it does not lower; NULL */
-	uint32_t
-	    only_dp; /* something is added up over dp inside a layer: serves this degree only; 0: any */
-	Module *m; /* LV_spmd */
-	uint32_t
-	    *at; /* [layers of the short model] instance in m, which has reshards as well */
+	Module *m;       /* LV_spmd */
+	uint32_t *at;    /* [layers of the short model] instance in m, which has reshards as well */
 	TpMemo *tpm;
 	Mesh *mesh;
 	struct Sized **sized; /* search_cost.c */
@@ -126,8 +126,10 @@ typedef struct Layout {
 
 CostMemo *search_memo(const Search *s);
 const Classes *search_memo_classes(const CostMemo *x);
-uint32_t search_first(const CostMemo *x, const Layout *l,
-		      uint32_t class); /* instance of its first layer in l->m */
+/* A copy in which that layer is a class of its own, the last. */
+CostMemo *search_memo_force(const CostMemo *x, uint32_t nlayers, uint32_t layer);
+/* Instance of a class's first layer in l->m. */
+uint32_t search_first(const CostMemo *x, const Layout *l, uint32_t class);
 /* The layer's result that `r` of l->m is, behind reshards; its instance counted as in in->m. */
 Ref search_source(const Layout *l, const Layout *in, Ref r);
 /* NULL and *why: it does not lower. */
@@ -141,17 +143,19 @@ uint32_t *search_priced(
 
 /* ---- search_cost.c ---- */
 
-/* Of every class. NULL and *why: it does not lower. Times only, until search_sized(). */
+/* Of every class; `packed`: with frames and scratch, which takes packing. NULL and *why: it does not lower. Times only, until search_sized(). */
 typedef struct Measured Measured;
 const Measured *search_measure(const Search *s, const Spot *spot, const Candidate *c,
 			       uint32_t mb, bool bytes, const char **why);
+/* ns of its F, B and W without collectives. */
+int64_t search_computes(const Measured *x, uint32_t class);
+/* Are the layers of a class one, the last of all: whose B follows its F at once? */
+bool search_runs_last(const Search *s, uint32_t class);
 LogCost search_cost(const Search *s, const Spot *spot, const Measured *x, uint32_t class,
 		    const Candidate *c);
-/* A guess of what it takes to move its arguments into this layout; the bytes a slot are exact. */
+/* The least it may take to move its arguments into this layout; the bytes a slot are exact. */
 SolveMove search_cost_move(const Search *s, const Spot *spot, const Measured *x,
 			   uint32_t class);
-/* F, B and W of a class without what ZeRO adds. */
-int64_t search_cost_time(const Measured *x, uint32_t class);
 
 /* ---- search_move.c ---- */
 
@@ -165,6 +169,7 @@ typedef struct Rows Rows;
 struct Rows {
 	uint32_t mb;
 	Recompute top;
+	bool packed; /* frames and scratch are in its costs; else nothing is */
 	LogTable log;
 	SolveTable table;
 	SolveCost **cost;
@@ -175,7 +180,7 @@ struct Rows {
 	const Candidate **group; /* [groups] one of it */
 };
 
-Rows *search_rows(Search *s, uint32_t spot, uint32_t mb, Recompute top);
+Rows *search_rows(Search *s, uint32_t spot, uint32_t mb, Recompute top, bool packed);
 /* Prices a move. False: it was. */
 bool search_rows_move(Search *s, uint32_t spot, Rows *r, uint32_t class, uint32_t from,
 		      uint32_t to);
@@ -252,12 +257,20 @@ void branch_refine(Search *s, Leaf *l, int64_t bound);
 void branch_recompute(Search *s, Leaf *l);
 /* Any plan within l->limit, by the table? Then it is l->x. requires: rows. */
 bool branch_fits(Search *s, Leaf *l);
+/* All tables, limits of the spots: ready for branch_best(). False: no mesh. */
+bool branch_open(Search *s, Leaf *l);
+/* The best plan within l->limit, by the table: l->x, l->time. False: nothing fits. */
+bool branch_best(Search *s, Leaf *l);
+/* By how much all limits must rise until something fits; then l->x does. False: nothing would. */
+bool branch_least_memory(Search *s, Leaf *l, int64_t *more);
 /* Shows that no plan is below `bound`, with all meshes; or finds one. */
 void branch_prove(Search *s, Leaf *l, int64_t bound);
 void branch_problem(const Search *s, const Leaf *l, SolveProblem *p);
 
 /* ---- search_tree.c ---- */
 
+void search_tree_plant(Search *s, Tree *out); /* all branches, none worked on */
+void search_tree_grow(Search *s, Tree *t, uint32_t keep);
 /* Works on the branches until the best plan is known, and as many as `keep` near it. */
 void search_tree(Search *s, uint32_t keep, Tree *out);
 /* Proves that the best is within 2 % of what there is, or finds a better one. */
@@ -292,6 +305,9 @@ const char *search_bytes_str(const Search *s, int64_t bytes);
 double search_ms(int64_t ns);
 
 /* ---- search.c ---- */
+
+/* Space, prices and memory of costs for s->ranks ranks on a cluster; NULL: as the command line says. */
+void search_begin(Search *s, const Cluster *cluster);
 
 /* The best plan for a number of ranks, without a word. False: nothing fits. */
 bool search_quietly(Search *s, uint32_t ranks, Found *out);

@@ -10,29 +10,24 @@
 
 static const double GAP = 0.015; /* how far from its best an answer of the solver may be */
 
-/* The part of peak FLOP/s that no kernel is above. */
-static double
-reached(const Search *s, const Spot *x)
-{
-	const Device *d = &s->order[x->order].cluster->device[x->device];
-	double most =
-	    d->eff[EF_dot] > d->eff[EF_attention] ? d->eff[EF_dot] : d->eff[EF_attention];
-	return s->c->profile || most > 1 ? 1 : most;
-}
-
-/* All of the model's products as fast as they can be: the first microbatch through the fastest stage, the others spread evenly. */
+/* All kernels divided without loss, as large as they can be: the first microbatch through the fastest stage, the others spread
+ * evenly. A stage is as fast as the slowest of its devices. */
 void
 branch_begin(const Search *s, Leaf *l)
 {
 	const Division *d = &s->division[l->division];
-	double most = 0, sum = 0, flops = s->flops / l->mb * (1 - 1e-6);
+	double most = 0, sum = 0;
 	for (uint32_t k = 0; k < d->stages; k++) {
 		const Spot *x = &s->spot[d->spot[k]];
-		double speed = x->speed * reached(s, x);
+		double slowest = 0;
+		for (uint32_t i = 0; i < s->cluster->ndevice; i++)
+			if (x->kinds >> i & 1 && s->alone[i] > slowest) slowest = s->alone[i];
+		if (slowest <= 0) return;
+		double speed = x->ranks / slowest;
 		sum += speed;
 		if (speed > most) most = speed;
 	}
-	if (sum > 0) l->least = (int64_t)((flops / most + (l->mb - 1) * flops / sum) * 1e9);
+	l->least = (int64_t)((1 / most + (l->mb - 1) / sum) / l->mb * (1 - 1e-4));
 }
 
 void
@@ -152,11 +147,11 @@ finish(Leaf *l, LogFate fate, const char *why)
 
 /* Tables of all stages. False: some stage has no mesh. */
 static bool
-make_rows(Search *s, Leaf *l, Recompute top)
+make_rows(Search *s, Leaf *l, Recompute top, bool packed)
 {
 	const Division *d = &s->division[l->division];
 	for (uint32_t i = 0; i < d->stages; i++) {
-		l->rows[i] = search_rows(s, d->spot[i], l->mb, top);
+		l->rows[i] = search_rows(s, d->spot[i], l->mb, top, packed);
 		if (l->rows[i]->log.ncand) continue;
 		finish(l, LF_no_mesh,
 		       l->rows[i]->log.ncut ? l->rows[i]->log.cut[0].why : "no mesh");
@@ -179,7 +174,7 @@ to_table(Search *s, Leaf *l)
 	l->limit = NEW_N(s->a, int64_t, d->stages);
 	for (uint32_t i = 0; i < d->stages; i++)
 		l->limit[i] = s->spot[d->spot[i]].memory;
-	if (!make_rows(s, l, RC_none)) return;
+	if (!make_rows(s, l, RC_none, false)) return;
 	SolveProblem p;
 	branch_problem(s, l, &p);
 	int64_t least = search_bound(l, &p, NULL, 0);
@@ -195,7 +190,7 @@ branch_recompute(Search *s, Leaf *l)
 {
 	l->state = ST_limited;
 	l->bounded = false;
-	if (s->trains && !s->c->recompute_given) make_rows(s, l, RC_full);
+	make_rows(s, l, s->trains ? RC_full : RC_none, true);
 }
 
 static void
@@ -206,6 +201,13 @@ solved(Leaf *l)
 	l->time = l->x.time;
 }
 
+static int64_t
+moved_bytes(const Rows *r, uint32_t class, const Candidate *from, const Candidate *to)
+{
+	if (from->group == to->group || !r->move) return 0;
+	return r->move[class][from->group * r->table.ngroups + to->group].saved;
+}
+
 /* Memory as if there were no end of it. */
 static void
 without_limit(const Search *s, SolveProblem *p)
@@ -214,6 +216,38 @@ without_limit(const Search *s, SolveProblem *p)
 	for (uint32_t i = 0; i < p->stages; i++)
 		all[i] = INT64_MAX / 4;
 	p->limit = all;
+}
+
+/* What the stages of an answer take, frames and scratch of the candidates it has. */
+static void
+real_bytes(Search *s, Leaf *l, const SolveProblem *p)
+{
+	const Division *d = &s->division[l->division];
+	const char *why;
+	for (uint32_t k = 0; k < p->stages; k++) {
+		const Rows *r = l->rows[k];
+		const Spot *spot = &s->spot[d->spot[k]];
+		uint32_t end = k + 1 < p->stages ? l->x.first[k + 1] : p->nlayers,
+			 last = UINT32_MAX;
+		int64_t bytes = 0, work = 0, entered = 0;
+		LogCost c = {0};
+		for (uint32_t i = l->x.first[k]; i < end; i++) {
+			uint32_t class = p->class_of[i], cand = r->of[class][l->x.cand[i]];
+			const Candidate *x = &r->log.cand[cand];
+			if (i == l->x.first[k] || p->class_of[i - 1] != class || cand != last)
+				c = search_cost(s, spot,
+						search_measure(s, spot, x, l->mb, true, &why),
+						class, x);
+			if (i == l->x.first[k] && k)
+				entered = c.cost.enter_saved;
+			else if (i > l->x.first[k])
+				entered = moved_bytes(r, class, &r->log.cand[last], x);
+			bytes += c.cost.state + p->slots[k] * (c.cost.saved + entered);
+			if (c.cost.work > work) work = c.cost.work;
+			last = cand;
+		}
+		l->x.stage_bytes[k] = bytes + work;
+	}
 }
 
 /* The fastest plan, and whether it fits as it happens. */
@@ -231,6 +265,7 @@ try_fast(Search *s, Leaf *l, int64_t bound)
 		finish(l, LF_bound, NULL);
 		return;
 	}
+	real_bytes(s, l, &p);
 	for (uint32_t i = 0; i < p.stages; i++)
 		fits &= l->x.stage_bytes[i] <= l->limit[i];
 	if (fits)
@@ -278,7 +313,7 @@ branch_prove(Search *s, Leaf *l, int64_t bound)
 	WorkRange level[MAX_LEVELS];
 	bool proven;
 	if (!l->rows || l->fate == LF_no_mesh) return;
-	if (s->trains && !s->c->recompute_given) make_rows(s, l, RC_full);
+	make_rows(s, l, s->trains ? RC_full : RC_none, true);
 	branch_problem(s, l, &p);
 	uint32_t n = search_levels(l, &p, level);
 	int64_t least = search_bound(l, &p, level, n);
@@ -296,12 +331,65 @@ branch_prove(Search *s, Leaf *l, int64_t bound)
 }
 
 bool
+branch_open(Search *s, Leaf *l)
+{
+	l->state = ST_new;
+	to_table(s, l);
+	if (l->state == ST_done) return false;
+	branch_recompute(s, l);
+	return l->state != ST_done;
+}
+
+bool
+branch_best(Search *s, Leaf *l)
+{
+	SolveProblem p;
+	WorkRange level[MAX_LEVELS];
+	bool proven;
+	branch_problem(s, l, &p);
+	uint32_t n = search_levels(l, &p, level);
+	if (!solve_levels(s, l, &(Ask){&p, level, n, false}, &proven)) return false;
+	solved(l);
+	return true;
+}
+
+/* The branch's answer with all limits raised by `more`. */
+static bool
+fits_with(Search *s, Leaf *l, int64_t more)
+{
+	uint32_t stages = s->division[l->division].stages;
+	int64_t *was = l->limit;
+	l->limit = NEW_N(s->a, int64_t, stages);
+	for (uint32_t k = 0; k < stages; k++)
+		l->limit[k] = was[k] + more;
+	bool fits = branch_fits(s, l);
+	l->limit = was;
+	return fits;
+}
+
+bool
+branch_least_memory(Search *s, Leaf *l, int64_t *more)
+{
+	int64_t lo = 0, hi = 1 << 20;
+	while (hi < INT64_MAX / 8 && !fits_with(s, l, hi))
+		lo = hi, hi *= 2;
+	while (hi - lo > hi / 64) {
+		int64_t mid = lo + (hi - lo) / 2;
+		if (fits_with(s, l, mid))
+			hi = mid;
+		else
+			lo = mid;
+	}
+	*more = hi;
+	return fits_with(s, l, hi);
+}
+
+bool
 branch_fits(Search *s, Leaf *l)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
 	bool proven;
-	if (s->trains && !s->c->recompute_given && !make_rows(s, l, RC_full)) return false;
 	branch_problem(s, l, &p);
 	p.gap = 1;
 	uint32_t n = search_levels(l, &p, level);

@@ -23,6 +23,7 @@ typedef struct Arg {
 /* Bytes of one layer on one rank. */
 typedef struct Bytes {
 	int64_t frame, scratch, cots;
+	bool packed; /* frame and scratch are known */
 	Weight *weight;
 	Arg *arg;
 	uint32_t nweights, nargs;
@@ -83,7 +84,8 @@ weight_of(const Read *x, uint16_t slot)
 			      ((ir_inst_port(x->m, x->inst, BK_U, PORT_m, slot) != NULL) +
 			       (ir_inst_port(x->m, x->inst, BK_U, PORT_v, slot) != NULL) +
 			       (ir_inst_port(x->m, x->inst, BK_U, PORT_master, slot) != NULL)));
-	if (w.trained) w.inner = p->pending & ~(1u | ir_dp_mask(x->mesh));
+	for (int k = 1; w.trained && k < x->mesh->n; k++) /* whatever degree dp has now */
+		if (x->mesh->ax[k].kind != MX_dp) w.inner |= p->pending & 1u << k;
 	return w;
 }
 
@@ -98,12 +100,11 @@ arg_of(const Read *x, uint16_t a)
 		     .gradient = ir_inst_port(x->m, x->inst, BK_B, PORT_dx, a)};
 }
 
-/* The most a layer needs while one of its bodies runs; cotangents of its results. */
-static void
-work_of(const Read *x, Bytes *y)
+/* The most a layer needs while one of its bodies runs. requires: packed. */
+static int64_t
+scratch_of(const Read *x)
 {
 	const LayerType *t = &x->m->types[x->m->insts[x->inst].type];
-	const Body *f = &x->m->bodies[t->body[BK_F]];
 	int64_t most = 0;
 	for (int k = 0; k < BK_COUNT; k++) {
 		uint32_t b = body_of(x, (BodyKind)k);
@@ -111,20 +112,29 @@ work_of(const Read *x, Bytes *y)
 				(k == BK_B || k == BK_W ? t->carry_frame : 0);
 		if (bytes > most) most = bytes;
 	}
+	return most;
+}
+
+/* Cotangents of its results. */
+static int64_t
+cots_of(const Read *x)
+{
+	const LayerType *t = &x->m->types[x->m->insts[x->inst].type];
+	const Body *f = &x->m->bodies[t->body[BK_F]];
+	int64_t sum = 0;
 	for (uint16_t r = 0; r < t->nouts; r++) {
 		const Port *p = ir_find_port(f, PORT_out, r);
 		if (p && ir_inst_port(x->m, x->inst, BK_B, PORT_cot, r))
-			y->cots += aligned(type_bytes(x->m, x->mesh, val_type(f, p->v)));
+			sum += aligned(type_bytes(x->m, x->mesh, val_type(f, p->v)));
 	}
-	y->scratch = most;
+	return sum;
 }
 
 static Bytes
 bytes_of(const Read *x, Arena *a)
 {
 	const LayerType *t = &x->m->types[x->m->insts[x->inst].type];
-	Bytes y = {.frame = t->slot_frame, .nweights = t->nweights, .nargs = t->nargs};
-	work_of(x, &y);
+	Bytes y = {.cots = cots_of(x), .nweights = t->nweights, .nargs = t->nargs};
 	y.weight = NEW_N(a, Weight, t->nweights);
 	y.arg = NEW_N(a, Arg, t->nargs);
 	for (uint16_t w = 0; w < t->nweights; w++)
@@ -148,7 +158,18 @@ sized_of(const Search *s, Layout *l, int64_t samples)
 }
 
 static void
-read_bytes(const Search *s, Layout *l, struct Sized *x)
+read_bytes(const Search *s, const Layout *l, struct Sized *x)
+{
+	const Classes *classes = search_memo_classes(s->memo);
+	x->of = NEW_N(s->a, Bytes, classes->n);
+	for (uint32_t k = 0; k < classes->n; k++)
+		x->of[k] =
+		    bytes_of(&(Read){l->m, l->mesh, search_first(s->memo, l, k)}, s->a);
+}
+
+/* Frames and scratch: bodies are packed for these extents. */
+static void
+read_packed(const Search *s, const Layout *l, struct Sized *x)
 {
 	const Classes *classes = search_memo_classes(s->memo);
 	Ctx c = *s->c;
@@ -157,9 +178,12 @@ read_bytes(const Search *s, Layout *l, struct Sized *x)
 	c.tmp = m.arena = tmp;
 	m.types = arena_dup(tmp, m.types, sizeof *m.types * m.ntypes);
 	layout_types(&c, &m);
-	x->of = NEW_N(s->a, Bytes, classes->n);
-	for (uint32_t k = 0; k < classes->n; k++)
-		x->of[k] = bytes_of(&(Read){&m, l->mesh, search_first(s->memo, l, k)}, s->a);
+	for (uint32_t k = 0; k < classes->n; k++) {
+		Read r = {&m, l->mesh, search_first(s->memo, l, k)};
+		x->of[k].frame = m.types[m.insts[r.inst].type].slot_frame;
+		x->of[k].scratch = scratch_of(&r);
+		x->of[k].packed = true;
+	}
 	arena_free(tmp);
 }
 
@@ -200,7 +224,8 @@ search_measure(const Search *s, const Spot *spot, const Candidate *c, uint32_t m
 		++*search_priced(s->memo);
 		PUSH(s->a, z->m, z->n, z->cap, x);
 	}
-	if (bytes && !z->of) read_bytes(s, l, z);
+	if (!z->of) read_bytes(s, l, z);
+	if (bytes && !z->of[0].packed) read_packed(s, l, z);
 	x->sized = z;
 	x->mb = mb;
 	return x;
@@ -337,6 +362,13 @@ enter_cost(const Costing *x, LogCost *c)
 	}
 }
 
+int64_t
+search_computes(const Measured *x, uint32_t class)
+{
+	const BodyPrice *b = x->of[class].body;
+	return b[BK_F].compute + b[BK_B].compute + b[BK_W].compute;
+}
+
 static int64_t
 compute(const Measured *x, uint32_t class, BodyKind k)
 {
@@ -355,13 +387,19 @@ body_costs(const Costing *x, uint32_t class, LogCost *c)
 	    share(x, 1, b[BK_U].compute + b[BK_N].compute) + b[BK_U].comm + b[BK_N].comm;
 }
 
-/* The frame of the layer that is run last, if its B follows its F at once, lies in what others work in (layout.c). */
-static bool
-comes_and_goes(const Search *s, uint32_t class)
+bool
+search_runs_last(const Search *s, uint32_t class)
 {
 	const Classes *k = search_memo_classes(s->memo);
 	return s->trains && k->of[s->m->ninsts - 1] == class &&
 	       k->first[class] == s->m->ninsts - 1 && s->m->ninsts > 1;
+}
+
+/* Does the last stage hold one microbatch at a time? */
+static bool
+one_slot(const Search *s, uint32_t mb)
+{
+	return mb == 1 || !s->c->schedule_given || s->c->schedule != SCH_gpipe;
 }
 
 LogCost
@@ -392,35 +430,26 @@ search_cost(const Search *s, const Spot *spot, const Measured *m, uint32_t class
 	r.cost.saved = r.frame + r.inputs;
 	r.cost.work =
 	    r.scratch + r.cots + r.buffers + x.device->comm_bytes * ((c->dp > 1) + (c->tp > 1));
-	if (comes_and_goes(s, class)) {
+	if (search_runs_last(s, class) &&
+	    one_slot(s, m->mb)) { /* its frame lies in what others work in (layout.c) */
 		r.cost.work += r.frame;
 		r.cost.saved -= r.frame;
 	}
 	return r;
 }
 
-/* As if all came from the next device, and went back. */
+/* As if all of it were there already, and copied. */
 SolveMove
 search_cost_move(const Search *s, const Spot *spot, const Measured *x, uint32_t class)
 {
 	const Bytes *y = &x->sized->of[class];
+	const Device *d = &s->order[spot->order].cluster->device[spot->device];
 	SolveMove out = {0};
 	for (uint32_t k = 0; k < y->nargs; k++) {
 		if (!y->arg[k].result) continue;
 		out.saved += y->arg[k].bytes;
-		out.time +=
-		    price_message(s->order[spot->order].price,
-				  y->arg[k].gradient ? 2 * y->arg[k].bytes : y->arg[k].bytes,
-				  spot->first, spot->first + 1, 1);
+		out.time += (int64_t)((y->arg[k].gradient ? 4e9 : 2e9) *
+				      (double)y->arg[k].bytes / d->bytes);
 	}
 	return out;
-}
-
-int64_t
-search_cost_time(const Measured *x, uint32_t class)
-{
-	int64_t t = 0;
-	for (int k = BK_F; k <= BK_W; k++)
-		t += x->of[class].body[k].compute + x->of[class].body[k].comm;
-	return t;
 }

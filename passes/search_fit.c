@@ -35,34 +35,12 @@ least_bytes(const Search *s, const Leaf *l)
 	return (int64_t)(sum / stages);
 }
 
-/* The branch's answer with all limits raised by `more`. */
-static bool
-fits_with(Search *s, Leaf *l, int64_t more)
-{
-	uint32_t stages = s->division[l->division].stages;
-	int64_t *was = l->limit;
-	l->limit = NEW_N(s->a, int64_t, stages);
-	for (uint32_t k = 0; k < stages; k++)
-		l->limit[k] = was[k] + more;
-	bool fits = branch_fits(s, l);
-	l->limit = was;
-	return fits;
-}
-
 static bool
 smallest_of(Search *s, Leaf *l, Found *out)
 {
-	int64_t lo = 0, hi = 1 << 20;
-	while (hi < INT64_MAX / 8 && !fits_with(s, l, hi))
-		lo = hi, hi *= 2;
-	while (hi - lo > hi / 64) {
-		int64_t mid = lo + (hi - lo) / 2;
-		if (fits_with(s, l, mid))
-			hi = mid;
-		else
-			lo = mid;
-	}
-	if (!fits_with(s, l, hi)) return false;
+	int64_t more;
+	if (l->state != ST_limited) branch_recompute(s, l);
+	if (!branch_least_memory(s, l, &more)) return false;
 	Plan p = search_plan(s, l, s->c->perm);
 	Found f = search_try(s, &p, false);
 	if (f.most >= 0 && (out->most < 0 || f.over < out->over)) *out = f;

@@ -129,7 +129,7 @@ typedef struct SearchAgain {
 	const LogBranch *branch; /* with its answer */
 } SearchAgain;
 
-/* Solves again with that changed. False: the log holds no search (a given plan). Deterministic; answers live in a. */
+/* Solves again with that changed. False: the log holds no search (a given plan). Deterministic; lives as long as the log. */
 bool search_again(Ctx *c, const SearchLog *log, const SearchChange *x, Arena *a,
 		  SearchAgain *out);
 

@@ -59,21 +59,6 @@ tp_used(const Module *m, uint32_t tp)
 	return false;
 }
 
-/* Is anything added up over dp inside a layer? */
-static bool
-sends_over_dp(const Module *m)
-{
-	for (uint32_t b = 1; b < m->nbodies; b++)
-		for (uint32_t i = 0; i < m->bodies[b].nops; i++) {
-			const Mesh *mesh = ir_mesh(m, &m->bodies[b]);
-			const Attr *over = attr_find(&m->bodies[b].ops[i], AK_over);
-			if (!mesh || !over) continue;
-			if (!(op_info[m->bodies[b].ops[i].code].flags & OF_COMM)) continue;
-			if ((unsigned)over->i & ir_dp_mask(mesh)) return true;
-		}
-	return false;
-}
-
 CostMemo *
 search_memo(const Search *s)
 {
@@ -86,6 +71,26 @@ search_memo(const Search *s)
 	for (uint32_t k = 0; k < x->classes.n; k++)
 		x->first[k] = at[x->classes.first[k]];
 	return x;
+}
+
+CostMemo *
+search_memo_force(const CostMemo *x, uint32_t nlayers, uint32_t layer)
+{
+	CostMemo *y = arena_dup(x->a, x, sizeof *x);
+	uint32_t n = x->classes.n;
+	y->classes.of = arena_dup(x->a, x->classes.of, sizeof *x->classes.of * nlayers);
+	y->classes.first = NEW_N(x->a, uint32_t, n + 1);
+	y->first = NEW_N(x->a, uint32_t, n + 1);
+	for (uint32_t k = 0; k < n; k++) {
+		y->classes.first[k] = x->classes.first[k];
+		y->first[k] = x->first[k];
+	}
+	y->classes.first[n] = layer;
+	y->first[n] = x->first[x->classes.of[layer]];
+	y->classes.of[layer] = n;
+	y->classes.n = n + 1;
+	y->cap = y->n; /* what one adds, the other does not see */
+	return y;
 }
 
 const Classes *
@@ -255,7 +260,6 @@ lower(const Search *s, Layout *l, const Candidate *c, uint32_t mb)
 		l->m = m;
 		l->at = layers_at(m, x->a);
 		l->mesh = &m->plan.meshes[m->plan.nmeshes - 1];
-		if (sends_over_dp(m)) l->only_dp = c->dp;
 	}
 	arena_free(tmp);
 }
@@ -271,13 +275,13 @@ representative(const Search *s, Candidate *c, uint32_t *mb)
 }
 
 static Layout *
-find_layout(const CostMemo *x, Layout *want, uint32_t dp)
+find_layout(const CostMemo *x, Layout *want)
 {
 	for (uint32_t i = 0; i < x->n; i++) {
 		Layout *y = x->l[i];
+		if (y->tp == want->tp && y->sp == want->sp) want->tpm = y->tpm;
 		if (!alike_but_rc(y, want)) continue;
-		want->tpm = y->tpm;
-		if (y->rc == want->rc && (!y->only_dp || y->only_dp == dp)) return y;
+		if (y->rc == want->rc) return y;
 	}
 	return NULL;
 }
@@ -303,7 +307,6 @@ make_layout(const Search *s, Layout *want, const Candidate *c, uint32_t mb)
 			l->m = swap_axes(y->m, x->a);
 			l->mesh = &l->m->plan.meshes[l->m->plan.nmeshes - 1];
 			l->at = y->at;
-			l->only_dp = y->only_dp;
 		}
 	} else {
 		lower(s, l, c, mb);
@@ -311,25 +314,30 @@ make_layout(const Search *s, Layout *want, const Candidate *c, uint32_t mb)
 	return l;
 }
 
+static Layout *
+layout_as(const Search *s, const Candidate *c, bool uneven, const Candidate *as, uint32_t mb)
+{
+	Layout want = {.tp = c->tp,
+		       .tp_outer = c->tp_outer,
+		       .sp = c->sp,
+		       .uneven = uneven,
+		       .mb = mb > 1,
+		       .dp = as->dp > 1,
+		       .rc = c->rc};
+	Layout *l = find_layout(s->memo, &want);
+	return l ? l : make_layout(s, &want, as, mb);
+}
+
 Layout *
 search_layout(const Search *s, const Candidate *c, uint32_t mb, const char **why)
 {
 	Candidate as = *c;
 	uint32_t as_mb = mb;
+	bool uneven = s->batch / mb % c->dp != 0;
 	representative(s, &as, &as_mb);
-	Layout want = {.tp = c->tp,
-		       .tp_outer = c->tp_outer,
-		       .sp = c->sp,
-		       .uneven = s->batch / mb % c->dp != 0,
-		       .mb = as_mb > 1,
-		       .dp = as.dp > 1,
-		       .rc = c->rc},
-	       *l = find_layout(s->memo, &want, c->dp);
-	if (!l) {
-		l = make_layout(s, &want, &as, as_mb);
-		if (l->only_dp && l->only_dp != c->dp)
-			l->only_dp = 0; /* priced by its degree */
-	}
+	Layout *l = layout_as(s, c, uneven, &as, as_mb);
+	if (l->why && (c->dp == 1 || mb == 1)) /* what ties samples together may do with one */
+		l = layout_as(s, c, uneven, c, mb);
 	*why = l->why;
 	return l->why ? NULL : l;
 }

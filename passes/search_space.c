@@ -123,7 +123,7 @@ add_device(const Search *s, const Order *o, Spot *x, uint32_t kind)
 		x->memory = memory;
 		x->device = kind;
 	}
-	if (!x->ranks || peak(d) < x->speed) x->speed = peak(d);
+	x->kinds |= 1u << kind;
 }
 
 static Spot
@@ -149,7 +149,6 @@ look_at(const Search *s, uint32_t order, uint32_t first, uint32_t ranks, uint32_
 		else
 			x.nsegs = MAX_SEGS + 1;
 	}
-	x.speed *= ranks;
 	x.alone = last && !before;
 	return x;
 }
@@ -269,10 +268,26 @@ divide(Search *s, uint32_t order)
 	if (s->order[order].cluster->nrun > 1) by_runs(s, order, ranks, 0, n, 0, from);
 }
 
+/* A spot of one device of every kind, to see what the whole model takes there. */
+static void
+find_probes(Search *s)
+{
+	const Cluster *c = s->order[0].cluster;
+	s->probe = NEW_N(s->a, uint32_t, c->ndevice);
+	for (uint32_t k = 0; k < c->ndevice; k++) {
+		uint32_t first = 0, r = 0;
+		for (; r < c->nrun && c->run[r].device != k; r++)
+			first += c->run[r].nodes * c->run[r].devices;
+		s->probe[k] =
+		    r < c->nrun ? find_spot(s, look_at(s, 0, first, 1, 0, true)) : UINT32_MAX;
+	}
+}
+
 void
 search_space(Search *s)
 {
 	find_orders(s);
+	find_probes(s);
 	for (uint32_t i = 0; i < s->norders; i++)
 		divide(s, i);
 }

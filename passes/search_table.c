@@ -92,13 +92,14 @@ static void
 add_mesh(Making *k, Candidate c, Recompute top)
 {
 	const Search *s = k->s;
-	Recompute from = s->c->recompute_given ? s->c->recompute : RC_none;
+	Recompute from = RC_none;
 	const char *why = cut_early(k, &c);
 	bool any = false;
-	if (s->c->recompute_given) top = from;
+	if (s->c->recompute_given) top = s->c->recompute;
 	for (Recompute rc = from; rc <= top && !why; rc++) {
+		if (s->c->recompute_given && rc != RC_none && rc != top) continue;
 		c.rc = rc;
-		const Measured *x = search_measure(s, k->spot, &c, k->mb, true, &why);
+		const Measured *x = search_measure(s, k->spot, &c, k->mb, k->r->packed, &why);
 		if (!x) break;
 		c.group = k->ngroups;
 		any = true;
@@ -142,6 +143,13 @@ add_meshes(Making *k, Recompute top)
 	}
 }
 
+/* --recompute says nothing of the layer that is run last: its B follows its F at once, so that saving nothing frees nothing. */
+static Recompute
+asked_for(const Search *s, uint32_t class)
+{
+	return search_runs_last(s, class) ? RC_none : s->c->recompute;
+}
+
 /* What is offered to the solver, of one class. */
 static void
 offer(Making *k, uint32_t class)
@@ -150,6 +158,8 @@ offer(Making *k, uint32_t class)
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < r->log.ncand; i++) {
 		LogCost *c = &k->cost[class][i];
+		if (k->s->c->recompute_given && k->cand[i].rc != asked_for(k->s, class))
+			c->dominated = "--recompute";
 		for (uint32_t j = 0; j < n && !c->dominated; j++)
 			if (dominated(&c->cost, &r->cost[class][j]))
 				c->dominated = "no better in anything than another of its mesh";
@@ -210,12 +220,12 @@ search_rows_move(Search *s, uint32_t spot, Rows *r, uint32_t class, uint32_t fro
 }
 
 static Rows *
-make(Search *s, uint32_t spot, uint32_t mb, Recompute top)
+make(Search *s, uint32_t spot, uint32_t mb, Recompute top, bool packed)
 {
 	uint32_t n = search_memo_classes(s->memo)->n;
 	Rows *r = NEW(s->a, Rows);
 	Making k = {.s = s, .spot = &s->spot[spot], .r = r, .mb = mb};
-	*r = (Rows){.mb = mb, .top = top};
+	*r = (Rows){.mb = mb, .top = top, .packed = packed};
 	k.most = count_most(k.spot);
 	k.cand = NEW_N(s->a, Candidate, k.most);
 	k.cost = NEW_N(s->a, LogCost *, n);
@@ -243,12 +253,14 @@ make(Search *s, uint32_t spot, uint32_t mb, Recompute top)
 }
 
 Rows *
-search_rows(Search *s, uint32_t spot, uint32_t mb, Recompute top)
+search_rows(Search *s, uint32_t spot, uint32_t mb, Recompute top, bool packed)
 {
 	Spot *x = &s->spot[spot];
 	for (uint32_t i = 0; i < x->nrows; i++)
-		if (x->rows[i]->mb == mb && x->rows[i]->top == top) return x->rows[i];
-	Rows *r = make(s, spot, mb, top);
+		if (x->rows[i]->mb == mb && x->rows[i]->top == top &&
+		    x->rows[i]->packed == packed)
+			return x->rows[i];
+	Rows *r = make(s, spot, mb, top, packed);
 	PUSH(s->a, x->rows, x->nrows, x->crows, r);
 	return r;
 }

@@ -57,9 +57,10 @@ pop(Tree *t)
 
 /* ---- growing ---- */
 
-static void
-plant(Search *s, Tree *t)
+void
+search_tree_plant(Search *s, Tree *t)
 {
+	*t = (Tree){0};
 	Schedule schedule = s->c->schedule_given ? s->c->schedule : SCH_1f1b;
 	for (uint32_t i = 0; i < s->ndivisions; i++)
 		for (uint32_t j = 0; j < s->nmb; j++) {
@@ -103,8 +104,8 @@ cutoff(const Tree *t, uint32_t keep)
 	return last < near ? last : near;
 }
 
-static void
-grow(Search *s, Tree *t, uint32_t keep)
+void
+search_tree_grow(Search *s, Tree *t, uint32_t keep)
 {
 	while (t->nheap) {
 		int64_t bound = cutoff(t, keep);
@@ -154,9 +155,8 @@ search_tree_prove(Search *s, Tree *t)
 void
 search_tree(Search *s, uint32_t keep, Tree *t)
 {
-	*t = (Tree){0};
-	plant(s, t);
-	grow(s, t, keep);
+	search_tree_plant(s, t);
+	search_tree_grow(s, t, keep);
 }
 
 /* The best by simulation is slower than the table said: what the table puts below that may be better. False: nothing new. */
@@ -173,7 +173,7 @@ search_tree_widen(Search *s, Tree *t, int64_t simulated, uint32_t keep)
 		l->state = l->bounded ? ST_limited : ST_table;
 		push(t, i);
 	}
-	grow(s, t, keep);
+	search_tree_grow(s, t, keep);
 	return t->nsolved > n;
 }
 
@@ -182,5 +182,5 @@ search_tree_again(Search *s, Tree *t, uint32_t leaf, uint32_t keep)
 {
 	remove_solved(t, leaf);
 	if (t->leaf[leaf].state != ST_done) push(t, leaf);
-	grow(s, t, keep);
+	search_tree_grow(s, t, keep);
 }
