@@ -117,7 +117,8 @@ typedef struct Layout {
 	Recompute rc;
 	const char *why; /* it does not lower; NULL */
 	Module *m;       /* LV_spmd */
-	uint32_t *at;    /* [layers of the short model] instance in m, which has reshards as well */
+	uint32_t
+	    *at; /* [layers of the short model] instance in m, which has reshards as well */
 	TpMemo *tpm;
 	Mesh *mesh;
 	struct Sized **sized; /* search_cost.c */

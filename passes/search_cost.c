@@ -163,8 +163,7 @@ read_bytes(const Search *s, const Layout *l, struct Sized *x)
 	const Classes *classes = search_memo_classes(s->memo);
 	x->of = NEW_N(s->a, Bytes, classes->n);
 	for (uint32_t k = 0; k < classes->n; k++)
-		x->of[k] =
-		    bytes_of(&(Read){l->m, l->mesh, search_first(s->memo, l, k)}, s->a);
+		x->of[k] = bytes_of(&(Read){l->m, l->mesh, search_first(s->memo, l, k)}, s->a);
 }
 
 /* Frames and scratch: bodies are packed for these extents. */
