@@ -95,6 +95,22 @@ fill_ctx(Ctx *c, const Options *o)
 					 "auto or a whole number from 1 to 1048576");
 		c->ranks = (uint32_t)n;
 	}
+	if (o->max_tp) {
+		if (!parse_whole(o->max_tp, 1, MOST_RANKS, &n))
+			return bad_value("--max-tp", o->max_tp, "a whole number from 1");
+		c->max_tp = (uint32_t)n;
+	}
+	if (o->max_zero) {
+		if (!parse_whole(o->max_zero, 0, 3, &n))
+			return bad_value("--max-zero", o->max_zero,
+					 "a whole number from 0 to 3");
+		c->max_zero = (uint8_t)(n + 1);
+	}
+	if (o->stages) {
+		if (!parse_whole(o->stages, 1, MOST_RANKS, &n))
+			return bad_value("--stages", o->stages, "a whole number from 1");
+		c->stages = (uint32_t)n;
+	}
 	if (o->schedule) {
 		int k = 0;
 		while (k < 2 && strcmp(schedule_str[k], o->schedule) != 0)

@@ -20,7 +20,7 @@ struct Options {
 	const char *stop_after, *dump, *dump_dir;
 	const char *plan, *cluster, *profile, *solve;
 	const char *recompute, *precision, *memory;
-	const char *microbatches, *threads, *ranks, *schedule;
+	const char *microbatches, *threads, *ranks, *schedule, *max_tp, *max_zero, *stages;
 	const char *set[64];
 	int nset;
 	bool instrument, shorten;

@@ -20,11 +20,13 @@ enum {
 /* ---- what there is to choose from ---- */
 
 /* Counts that divide the batch; only the one asked for, if one is. False after a diagnostic. */
-static bool
-usable_counts(Search *s)
+bool
+search_counts(Search *s)
 {
 	Ctx *c = s->c;
 	int64_t batch = s->m->batch.i ? ir_extent(s->m, s->m->batch) : 1;
+	s->mb = NULL;
+	s->nmb = s->cmb = 0;
 	for (int64_t n = 1; n <= batch && n <= UINT16_MAX; n++)
 		if (batch % n == 0) PUSH(c->tmp, s->mb, s->nmb, s->cmb, (uint32_t)n);
 	if (!c->microbatches) return true;
@@ -230,6 +232,19 @@ count_ranks(const Ctx *c)
 	return 0;
 }
 
+/* A stage has a rank and a layer at least. */
+static bool
+usable_stages(const Ctx *c, const Module *m, uint32_t ranks)
+{
+	if (c->stages <= ranks && c->stages <= m->ninsts) return true;
+	diag_error(
+	    c->diag, (Loc){0},
+	    "--stages %" PRIu32 ": every stage takes a rank and a layer; there %s %" PRIu32
+	    " rank%s and %" PRIu32 " layers",
+	    c->stages, ranks == 1 ? "is" : "are", ranks, ranks == 1 ? "" : "s", m->ninsts);
+	return false;
+}
+
 bool
 pass_plan(Ctx *c, Module *m)
 {
@@ -242,10 +257,10 @@ pass_plan(Ctx *c, Module *m)
 		    .trains = !c->forward_only && !m->plan.forward_only,
 		    .batch = m->batch.i ? ir_extent(m, m->batch) : 1};
 	Found best = {0};
-	if (!usable_counts(&s)) return false;
+	if (!search_counts(&s)) return false;
 	uint32_t ranks = c->ranks_auto ? 1 : count_ranks(c);
-	if (!ranks || !(c->ranks_auto ? search_auto(&s, &best) : search(&s, ranks, &best)))
-		return false;
+	if (!ranks || (!c->ranks_auto && !usable_stages(c, m, ranks))) return false;
+	if (!(c->ranks_auto ? search_auto(&s, &best) : search(&s, ranks, &best))) return false;
 	m->plan = best.plan;
 	m->plan.time = best.time;
 	m->plan.memory = best.most > 0 ? best.most : 0;

@@ -310,6 +310,8 @@ double search_ms(int64_t ns);
 /* Space, prices and memory of costs for s->ranks ranks on a cluster; NULL: as the command line says. */
 void search_begin(Search *s, const Cluster *cluster);
 
+/* Fills mb: counts that divide the batch; only the one asked for, if one is. False after a diagnostic. */
+bool search_counts(Search *s);
 /* The best plan for a number of ranks, without a word. False: nothing fits. */
 bool search_quietly(Search *s, uint32_t ranks, Found *out);
 /* Does any plan lower for that many? */

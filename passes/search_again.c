@@ -24,6 +24,7 @@ log_answer(const Search *s, const Leaf *l, LogBranch *b)
 	uint32_t *of = NEW_N(s->a, uint32_t, d->stages);
 	for (uint32_t i = 0; i < d->stages; i++) {
 		uint32_t j = 0;
+		if (!l->rows[i]) continue; /* a stage before it has no mesh */
 		while (j < b->ntables && table[j].cost != l->rows[i]->log.cost)
 			j++;
 		if (j == b->ntables) table[b->ntables++] = l->rows[i]->log;

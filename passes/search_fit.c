@@ -84,7 +84,8 @@ would_fit(const Search *s, Try *x, uint32_t ranks)
 	x->s.c = &x->c;
 	x->c.diag = diag_new(s->c->tmp, s->c->names, NULL);
 	x->c.explain = x->s.explain = false;
-	return search_quietly(&x->s, ranks, &f) && f.most >= 0 && f.over <= 0;
+	return search_counts(&x->s) && search_quietly(&x->s, ranks, &f) && f.most >= 0 &&
+	       f.over <= 0;
 }
 
 /* What the command line rules out. */
@@ -133,7 +134,6 @@ try_batch(const Search *s, Buf *out)
 		m->axes[m->batch.i].extent = batch;
 		y.m = m;
 		y.batch = batch;
-		x.c.microbatches = 0;
 		if (!would_fit(&y, &x, s->ranks)) continue;
 		buf_printf(out, "a batch of %" PRId64 " fits, instead of %" PRId64, batch,
 			   s->batch);
@@ -180,6 +180,36 @@ put_shape(const Search *s, const Found *f, Buf *out)
 		   recompute_str[most_recomputed(&f->plan)]);
 }
 
+/* A size that does when it is typed as it is printed: rounded up, in two decimals. */
+static const char *
+at_least(const Search *s, int64_t bytes)
+{
+	int64_t unit = 1024;
+	while (bytes / unit >= 1024)
+		unit *= 1024;
+	return search_bytes_str(s, bytes < 1024 ? bytes : bytes + unit / 200);
+}
+
+/* Some device has no byte left beside what its context and communicators take: says so. */
+static bool
+note_taken(const Search *s)
+{
+	for (uint32_t i = 0; i < s->cluster->nrun; i++) {
+		const Device *d = &s->cluster->device[s->cluster->run[i].device];
+		int64_t taken = d->reserved + d->comm_bytes,
+			have = s->memory > 0 ? s->memory : d->memory;
+		if (have > taken) continue;
+		diag_note(
+		    s->c->diag, (Loc){0},
+		    "context, libraries and a communicator take %s of a device '%s' to begin "
+		    "with, all of its %s",
+		    search_bytes_str(s, taken), name_str(s->c->names, d->name),
+		    search_bytes_str(s, have));
+		return true;
+	}
+	return false;
+}
+
 static void
 report(const Search *s, const Found *f, bool error)
 {
@@ -201,10 +231,13 @@ report(const Search *s, const Found *f, bool error)
 	    "no plan fits the memory: the smallest takes %s; the parameters alone take %s, and "
 	    "their gradients and each of the optimizer's moments as much again",
 	    b.s, search_bytes_str(s, params));
-	if (!try_options(s, &change) && !try_batch(s, &change)) try_ranks(s, &change);
+	if (note_taken(s))
+		change.n = 0; /* nothing but memory helps */
+	else if (!try_options(s, &change) && !try_batch(s, &change))
+		try_ranks(s, &change);
 	diag_note(s->c->diag, (Loc){0}, "%s%s%s of memory a rank would do",
 		  change.n ? change.s : "", change.n ? "; else " : "",
-		  search_bytes_str(s, f->bytes[f->tight]));
+		  at_least(s, f->bytes[f->tight]));
 }
 
 /* ---- nothing fits, or nothing lowers ---- */

@@ -47,6 +47,27 @@ check_memory(Ctx *c, const Module *m, Name file)
 	return false;
 }
 
+/* --max-tp, --max-zero */
+static void
+check_most(Ctx *c, const Plan *p)
+{
+	for (uint32_t i = 0; i < p->nruns; i++) {
+		const Strategy *r = &p->runs[i];
+		const Mesh *mesh = &p->meshes[r->mesh];
+		uint64_t tp = 1;
+		for (int k = 1; k < mesh->n; k++)
+			if (mesh->ax[k].kind == MX_tp) tp *= mesh->ax[k].degree;
+		if (c->max_tp && tp > c->max_tp)
+			diag_error(c->diag, r->loc,
+				   "these layers have tp %" PRIu64 ", --max-tp says %" PRIu32,
+				   tp, c->max_tp);
+		if (c->max_zero && r->zero >= c->max_zero)
+			diag_error(c->diag, r->loc,
+				   "these layers have zero %u, --max-zero says %" PRIu32,
+				   r->zero, c->max_zero - 1);
+	}
+}
+
 /* The command line may ask for what the plan says, not for something else. */
 static bool
 check_options(Ctx *c, const Plan *p, Name file)
@@ -70,6 +91,11 @@ check_options(Ctx *c, const Plan *p, Name file)
 	if (c->schedule_given && c->schedule != p->schedule)
 		diag_error(c->diag, at, "the schedule of this plan is %s, --schedule says %s",
 			   schedule_str[p->schedule], schedule_str[c->schedule]);
+	if (c->stages && c->stages != p->nstages)
+		diag_error(c->diag, at,
+			   "this plan has %" PRIu32 " stage%s, --stages says %" PRIu32,
+			   p->nstages, p->nstages == 1 ? "" : "s", c->stages);
+	check_most(c, p);
 	if (c->threads && c->threads != p->threads)
 		diag_error(c->diag, at, "this plan has threads %s, --threads says %" PRIu32,
 			   threads_str(p->threads, text, sizeof(text)), c->threads);

@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=plan --max-zero=4

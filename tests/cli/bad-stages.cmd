@@ -1,0 +1,1 @@
+../models/gpt.gdl --emit=plan --ranks=2 --stages=3
