@@ -14,9 +14,9 @@ log=${PLANS_LOG:-$T/log}
 
 # one K: draws, compares, adds a line to the log.
 one() {
-	local k=$1 family=gpt file plan sets precision=f64 loss=1e-9 params=1e-9 clip=on
+	local k=$1 family=gpt file plan sets precision=f64 loss=1e-9 params=1e-9 norm=1e-9 clip=on
 	[ $((k % 2)) = 0 ] || family=llama
-	[ $((k / 2 % 2)) = 0 ] || { precision=f32 loss=1e-5 params=1e-4; }
+	[ $((k / 2 % 2)) = 0 ] || { precision=f32 loss=1e-5 params=1e-4 norm=5e-3; } # near a minimum a float32 norm is mostly rounding
 	awk -v k="$k" -v family=$family -f tests/plans/draw.awk >"$T/drawn"
 	sets=$(sed -n 1p "$T/drawn") plan=$T/p.plan file=$T/$family.gdl
 	sed -n '3,$p' "$T/drawn" >"$plan"
@@ -35,7 +35,7 @@ one() {
 	compile many "$file" $sets --precision=$precision --plan="$plan"
 	losses one --steps 20 --checkpoint "$T/one.ck" >"$T/want"
 	GVRT_POISON=1 ranks=$(awk '/^ranks/ { print $2; exit }' "$plan") losses_of many --steps 20 --checkpoint "$T/many.ck" >"$T/have"
-	agree "$T/have" "$T/want" $loss $params
+	agree "$T/have" "$T/want" $loss $norm
 	off=$("$BUILD/tests/plans/compare" "$T/one.ck/step-20/model.safetensors" "$T/many.ck/step-20/model.safetensors" $params) ||
 		fail "plan $k: $off"
 	echo "plan $k $family $precision clip $clip $(sed -n 2p "$T/drawn"): $off" | tee -a "$log"
