@@ -10,6 +10,9 @@
 
 static const double GAP = 0.015; /* how far from its best an answer of the solver may be */
 
+/* Steps of the solver for one answer, and to prove one bound: what it cannot settle by then is left to the gap. */
+enum { SOLVE_WORK = 20 * 1000 * 1000, PROVE_WORK = 4 * 1000 * 1000 };
+
 /* All kernels divided without loss, as large as they can be: the first microbatch through the fastest stage, the others spread
  * evenly. A stage is as fast as the slowest of its devices. */
 void
@@ -50,7 +53,8 @@ branch_problem(const Search *s, const Leaf *l, SolveProblem *p)
 			    .slots = slots,
 			    .limit = l->limit,
 			    .bound = INT64_MAX,
-			    .gap = GAP};
+			    .gap = GAP,
+			    .work = SOLVE_WORK};
 }
 
 /* Fills in times and bytes by the whole tables. */
@@ -107,15 +111,20 @@ typedef struct Ask {
 	bool whole; /* all groups, whether or not they may matter */
 } Ask;
 
+typedef struct Proof { /* of an Ask */
+	bool whole;    /* it holds for all groups */
+	int64_t least; /* no plan takes less */
+} Proof;
+
 /* The solver gets the groups that may matter (search_pick.c), and one level of memory after the other, that which may be best
- * first. False: nothing is below the bound; *proven: whatever the groups. */
+ * first. False: nothing was found below the bound. */
 static bool
-solve_levels(Search *s, Leaf *l, const Ask *q, bool *proven)
+solve_levels(Search *s, Leaf *l, const Ask *q, Proof *proof)
 {
 	int64_t least[MAX_LEVELS];
 	bool found = false;
 	SolveAnswer best = {.time = q->all->bound};
-	*proven = true;
+	*proof = (Proof){.whole = true, .least = q->all->bound};
 	for (uint32_t i = 0; i < q->nlevels; i++)
 		least[i] = search_bound(l, q->all, &q->level[i], 1);
 	for (uint32_t turn = 0; turn < q->nlevels; turn++) {
@@ -126,13 +135,17 @@ solve_levels(Search *s, Leaf *l, const Ask *q, bool *proven)
 		if (least[i] >= best.time) break;
 		least[i] = INT64_MAX;
 		Pick *pick = search_pick(s, l, q->all, q->level[i], q->whole, &p);
-		*proven &= pick_whole(pick);
+		proof->whole &= pick_whole(pick);
 		p.bound = best.time;
-		if (!solve_level(s, l, pick, &p)) continue;
+		bool better = solve_level(s, l, pick, &p);
+		if (l->x.least < proof->least) proof->least = l->x.least;
+		if (!better) continue;
 		best = l->x;
 		found = true;
 	}
 	l->x = best;
+	if (best.time < proof->least) proof->least = best.time;
+	l->x.least = proof->least;
 	if (found) ENSURE(branch_evaluate(l, q->all), "a plan of a level does not fit");
 	return found;
 }
@@ -256,12 +269,13 @@ try_fast(Search *s, Leaf *l, int64_t bound)
 {
 	static const WorkRange any = {0, INT64_MAX};
 	SolveProblem p;
-	bool fits = true, proven;
+	bool fits = true;
+	Proof proof;
 	branch_problem(s, l, &p);
 	without_limit(s, &p);
 	p.bound = bound;
-	if (!solve_levels(s, l, &(Ask){&p, &any, 1, false}, &proven)) {
-		if (proven) raise_least(l, bound);
+	if (!solve_levels(s, l, &(Ask){&p, &any, 1, false}, &proof)) {
+		if (proof.whole) raise_least(l, proof.least);
 		finish(l, LF_bound, NULL);
 		return;
 	}
@@ -280,7 +294,7 @@ try_limited(Search *s, Leaf *l, int64_t bound)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
-	bool proven;
+	Proof proof;
 	branch_problem(s, l, &p);
 	uint32_t n = search_levels(l, &p, level);
 	if (!l->bounded) {
@@ -296,13 +310,13 @@ try_limited(Search *s, Leaf *l, int64_t bound)
 		}
 	}
 	p.bound = bound;
-	if (solve_levels(s, l, &(Ask){&p, level, n, false}, &proven)) {
+	if (solve_levels(s, l, &(Ask){&p, level, n, false}, &proof)) {
 		solved(l);
 		return;
 	}
 	finish(l, bound == INT64_MAX ? LF_memory : LF_bound,
 	       bound == INT64_MAX ? "over memory" : NULL);
-	if (proven) raise_least(l, bound);
+	if (proof.whole) raise_least(l, proof.least);
 }
 
 /* Recomputing takes no less time than not to, so that without it and without a limit nothing is missed. */
@@ -311,7 +325,7 @@ branch_prove(Search *s, Leaf *l, int64_t bound)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
-	bool proven;
+	Proof proof;
 	if (!l->rows || l->fate == LF_no_mesh) return;
 	make_rows(s, l, s->trains ? RC_full : RC_none, true);
 	branch_problem(s, l, &p);
@@ -321,8 +335,9 @@ branch_prove(Search *s, Leaf *l, int64_t bound)
 	raise_least(l, least < bound ? least : bound);
 	if (l->least >= bound) return;
 	p.bound = bound;
-	if (!solve_levels(s, l, &(Ask){&p, level, n, true}, &proven)) {
-		raise_least(l, bound);
+	p.work = PROVE_WORK;
+	if (!solve_levels(s, l, &(Ask){&p, level, n, true}, &proof)) {
+		raise_least(l, proof.least);
 		l->x = was;
 		return;
 	}
@@ -345,10 +360,10 @@ branch_best(Search *s, Leaf *l)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
-	bool proven;
+	Proof proof;
 	branch_problem(s, l, &p);
 	uint32_t n = search_levels(l, &p, level);
-	if (!solve_levels(s, l, &(Ask){&p, level, n, false}, &proven)) return false;
+	if (!solve_levels(s, l, &(Ask){&p, level, n, false}, &proof)) return false;
 	solved(l);
 	return true;
 }
@@ -389,11 +404,11 @@ branch_fits(Search *s, Leaf *l)
 {
 	SolveProblem p;
 	WorkRange level[MAX_LEVELS];
-	bool proven;
+	Proof proof;
 	branch_problem(s, l, &p);
 	p.gap = 1;
 	uint32_t n = search_levels(l, &p, level);
-	return solve_levels(s, l, &(Ask){&p, level, n, false}, &proven);
+	return solve_levels(s, l, &(Ask){&p, level, n, false}, &proof);
 }
 
 void

@@ -278,14 +278,16 @@ solve(Arena *a, const SolveProblem *p, SolveAnswer *out)
 	Solver s;
 	Head *h;
 	uint32_t n = begin(&s, own, p, &h);
+	int64_t work = p->work ? p->work : FIRST_WORK;
 	bool found = false;
+	out->least = p->bound;
 	if (n && h[0].least < p->bound) {
 		answer_new(a, p, out);
 		s.labels = FIRST_LABELS;
-		s.most_work = s.work + FIRST_WORK;
+		s.most_work = s.work + work;
 		found = search(&s, h, n, p->bound, out);
 		s.labels = MORE_LABELS;
-		s.most_work = s.work + (gap_of(out) > ANY_GAP ? MORE_WORK : FIRST_WORK);
+		s.most_work = s.work + (!p->work && gap_of(out) > ANY_GAP ? MORE_WORK : work);
 		if (found && gap_of(out) > larger_gap(p->gap, GOOD_GAP))
 			refine(&s, a, h, n, out);
 	}

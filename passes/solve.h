@@ -56,6 +56,8 @@ typedef struct SolveProblem {
 	const uint32_t *partition; /* [stages] layers of each; NULL: free, at least one each */
 	int64_t bound;             /* only plans below this; INT64_MAX */
 	double gap;                /* may stop when proven within this of the best; 0: exact */
+	int64_t
+	    work; /* steps of some nanoseconds, after which it is less thorough; 0: its own limit */
 } SolveProblem;
 
 typedef struct SolveAnswer {
@@ -66,7 +68,7 @@ typedef struct SolveAnswer {
 	int64_t *stage_time, *stage_once, *stage_bytes; /* [stages] */
 } SolveAnswer;
 
-/* False: nothing fits below the bound. Answers live in a. */
+/* False: nothing was found below the bound; out->least then says how much of that is proven: no plan takes less. Answers live in a. */
 bool solve(Arena *a, const SolveProblem *p, SolveAnswer *out);
 /* No plan takes less, found quickly (memory priced, not enforced); INT64_MAX: none fits. */
 int64_t solve_least(Arena *a, const SolveProblem *p);
