@@ -77,6 +77,7 @@ typedef struct Search {
 	uint32_t *mb; /* usable counts of microbatches, rising */
 	uint32_t nmb, cmb;
 	int64_t batch; /* samples of a step; 1: the model has none */
+	int64_t work;  /* steps the solver took so far */
 
 	struct CostMemo *memo;
 	uint32_t

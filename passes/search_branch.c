@@ -98,7 +98,9 @@ solve_level(Search *s, Leaf *l, Pick *pick, SolveProblem *p)
 {
 	do {
 		p->table = pick_tables(pick);
-		if (!solve(s->a, p, &l->x)) return false;
+		bool found = solve(s->a, p, &l->x);
+		s->work += l->x.work;
+		if (!found) return false;
 		pick_answer(s, l, pick);
 	} while (price_moves(s, l));
 	return true;

@@ -12,6 +12,8 @@
 
 static const double GAP = 0.018;   /* what is proven of the best, as a part of it */
 static const double WIDEST = 0.15; /* ... if the best by simulation is that much slower */
+/* Steps of the solver that proving may take: some nanoseconds each. */
+enum { WORK_BASE = 40 * 1000 * 1000, WORK_RANK = 120 * 1000 };
 static const double WINDOW =
     0.03; /* plans so much slower by the table may be simulated as well */
 
@@ -129,17 +131,33 @@ remove_solved(Tree *t, uint32_t leaf)
 	t->nsolved = kept;
 }
 
-/* Shows that no plan is better than the best by more than GAP; where one is, it is taken. */
+/* Of the branches not seen, the one that may be best. t->n: none is left. */
+static uint32_t
+least_unseen(const Tree *t, const bool *seen)
+{
+	uint32_t best = t->n;
+	for (uint32_t i = 0; i < t->n; i++) {
+		const Leaf *l = &t->leaf[i];
+		if (!seen[i] && l->state != ST_new && l->fate != LF_no_mesh &&
+		    l->fate != LF_memory && (best == t->n || before(t, i, best)))
+			best = i;
+	}
+	return best;
+}
+
+/* Shows that no plan is better than the best by more than GAP, those first that may be best; where one is, it is taken. More
+ * ranks are worth more work; what it does not come to, the gap shows. */
 void
 search_tree_prove(Search *s, Tree *t)
 {
-	for (uint32_t i = 0; i < t->n && t->nsolved; i++) {
+	bool *seen = NEW_N(s->a, bool, t->n);
+	int64_t most = s->work + WORK_BASE + (int64_t)s->ranks * WORK_RANK;
+	for (uint32_t i; t->nsolved && s->work < most && (i = least_unseen(t, seen)) < t->n;) {
 		int64_t best = t->leaf[t->solved[0]].time,
 			goal = (int64_t)((double)best / (1 + GAP));
 		Leaf *l = &t->leaf[i];
-		if (l->least >= goal || l->state == ST_new || l->fate == LF_no_mesh ||
-		    l->fate == LF_memory)
-			continue;
+		if (l->least >= goal) break;
+		seen[i] = true;
 		branch_prove(s, l, goal);
 		if (l->state != ST_solved || l->tried) continue;
 		remove_solved(t, i);

@@ -291,6 +291,7 @@ solve(Arena *a, const SolveProblem *p, SolveAnswer *out)
 		if (found && gap_of(out) > larger_gap(p->gap, GOOD_GAP))
 			refine(&s, a, h, n, out);
 	}
+	out->work = s.work;
 	if (found) ENSURE(solve_evaluate(p, out), "a plan does not fit");
 	arena_free(own);
 	return found;

@@ -62,6 +62,7 @@ typedef struct SolveProblem {
 
 typedef struct SolveAnswer {
 	int64_t time, least; /* of the plan; no plan takes less than `least` */
+	int64_t work;        /* steps it took, whether or not there is an answer */
 	uint32_t head;
 	uint32_t *first;                                /* [stages] layer */
 	uint32_t *cand;                                 /* [nlayers] */
