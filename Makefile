@@ -5,6 +5,7 @@
 #   asan hard  the compiler under address and undefined-behaviour sanitizers; with every limit made hostile
 #   bench-host tokens per second against PyTorch on the same cores
 #   bench-ranks two ranks with one thread against one rank with two
+#   bench-search planning times of whole processes, with the bodies lowered for them
 #   bench-solve microseconds of the solver; DATA=FOLDER: of that folder's tables too, by its check.py
 #   bench-hosts plans change with the network between two network namespaces (root)
 #   bench-predict predicted against measured step times of plans on this machine, after gvprof
@@ -158,6 +159,10 @@ bench-a100: all
 fit-a100: all
 	$(Q)$(if $(DATA),,$(error make fit-a100 DATA=FOLDER))python3 tests/bench/a100/fit.py $(BUILD)/galvatronc $(DATA) models/clusters/a100.hw
 
+# Planning alone, by models and clusters.
+bench-search: all
+	$(Q)tests/bench/search.sh $(BUILD)/galvatronc
+
 # check.py is the folder's own: it says what an answer must hold.
 bench-solve: all $(BUILD)/tests/bench/solve
 	$(Q)$(BUILD)/tests/bench/solve
@@ -173,5 +178,5 @@ format:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-solve bench-predict bench-a100 fit-a100
+.PHONY: all unit programs format clean demo check check-all asan hard bench-host bench-ranks bench-search bench-solve bench-predict bench-hosts bench-a100 fit-a100
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
