@@ -12,9 +12,9 @@
 
 enum {
 	AUTO_RANKS =
-	    8,     /* all counts up to here are tried by --ranks auto, then powers of two */
-	KEEP = 6,  /* plans that are lowered and simulated */
-	TRIES = 8, /* times a branch may turn out over the limit when laid out */
+	    8,    /* all counts up to here are tried by --ranks auto, then powers of two */
+	KEEP = 6, /* plans that are lowered and simulated */
+	TRIES = 8,       /* times a branch may turn out over the limit when laid out */
 };
 
 /* ---- what there is to choose from ---- */
@@ -181,7 +181,6 @@ search(Search *s, uint32_t ranks, Found *out)
 	while (all.n && search_tree_widen(s, &t, all.f[all.best].time, KEEP))
 		settle(s, &t, KEEP, &all);
 	search_tree_prove(s, &t);
-	settle(s, &t, KEEP, &all);
 	search_log(s, &t, all.f, all.n, all.best);
 	if (!all.n) return search_fit(s, &t, out);
 	*out = all.f[all.best];

@@ -52,6 +52,7 @@ typedef struct Spot {
 	uint32_t device;    /* that kind */
 	struct Rows **rows; /* search_table.c: what was made for it */
 	uint32_t nrows, crows;
+	uint32_t place; /* the first spot on devices like these, whatever lies beside it */
 } Spot;
 
 typedef struct Division {
@@ -154,7 +155,7 @@ int64_t search_computes(const Measured *x, uint32_t class);
 /* Are the layers of a class one, the last of all: whose B follows its F at once? */
 bool search_runs_last(const Search *s, uint32_t class);
 LogCost search_cost(const Search *s, const Spot *spot, const Measured *x, uint32_t class,
-		    const Candidate *c);
+		    const Candidate *c, int64_t arrival);
 /* The least it may take to move its arguments into this layout; the bytes a slot are exact. */
 SolveMove search_cost_move(const Search *s, const Spot *spot, const Measured *x,
 			   uint32_t class);
@@ -163,6 +164,12 @@ SolveMove search_cost_move(const Search *s, const Spot *spot, const Measured *x,
 
 SolveMove search_move(const Search *s, const Spot *spot, uint32_t class, const Candidate *from,
 		      const Candidate *to, uint32_t mb);
+
+/* arrival: of search_arrival(), 0: rank for rank. */
+/* What the arguments of a stage's first layer take to come from a stage of other size, whose mesh has the same tp if it can; below 0:
+ * that has none. */
+int64_t search_arrival(const Search *s, const Spot *spot, uint32_t class, const Candidate *to,
+		       uint32_t mb);
 
 /* ---- search_table.c ---- */
 
@@ -240,9 +247,10 @@ typedef struct WorkRange {
 enum { MAX_LEVELS = 32 };
 /* Levels that together are all there is. */
 uint32_t search_levels(const Leaf *l, const SolveProblem *p, WorkRange level[MAX_LEVELS]);
-/* For plans of a level: `out` is the problem without what all of them work in. */
+/* For plans of a level: `out` is the problem without what all of them work in. merged: of one group are all, and nothing moves: no plan
+ * takes less than the best of that; its answer is no plan. */
 Pick *search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level,
-		  bool whole, SolveProblem *out);
+		  bool merged, SolveProblem *out);
 bool pick_whole(const Pick *x);                            /* nothing was left out */
 const SolveTable *const *pick_tables(Pick *x);             /* moves as they are priced now */
 void pick_answer(const Search *s, Leaf *l, const Pick *x); /* candidates of the whole tables */
@@ -265,7 +273,7 @@ bool branch_open(Search *s, Leaf *l);
 bool branch_best(Search *s, Leaf *l);
 /* By how much all limits must rise until something fits; then l->x does. False: nothing would. */
 bool branch_least_memory(Search *s, Leaf *l, int64_t *more);
-/* Shows that no plan is below `bound`, with all meshes; or finds one. */
+/* Raises what no plan is below, to `bound` at most, with all meshes. */
 void branch_prove(Search *s, Leaf *l, int64_t bound);
 void branch_problem(const Search *s, const Leaf *l, SolveProblem *p);
 
@@ -275,7 +283,7 @@ void search_tree_plant(Search *s, Tree *out); /* all branches, none worked on */
 void search_tree_grow(Search *s, Tree *t, uint32_t keep);
 /* Works on the branches until the best plan is known, and as many as `keep` near it. */
 void search_tree(Search *s, uint32_t keep, Tree *out);
-/* Proves that the best is within 2 % of what there is, or finds a better one. */
+/* Proves how near the best is to what there is. */
 void search_tree_prove(Search *s, Tree *t);
 bool search_tree_widen(Search *s, Tree *t, int64_t simulated, uint32_t keep);
 /* Goes on after branch `leaf` was tightened. */

@@ -9,6 +9,9 @@
  * So every layer takes at least its best candidate on its best stage; moves and arrivals are left out. a_i is as much as
  * stage i would get of the model if all were as fast as they can. What layers work in is a constant of a level
  * (search_pick.c): the least of all levels counts.
+ *
+ * Layers are whole: of n layers on k stages some stage has n / k or more, rounded up, and takes no less than the cheapest so
+ * many in a row, memory priced for that stage alone. With few layers to a stage that says more than the average.
  */
 #include "passes/search.h"
 
@@ -20,6 +23,7 @@ typedef struct Bound {
 	const uint32_t *count; /* [classes] layers */
 	double *a;             /* [stages] */
 	uint32_t *kind;        /* [stages] the first stage that is like it */
+	uint32_t slots;        /* the fewest */
 } Bound;
 
 /* Of the model on one stage's table, if it were all there is. */
@@ -121,23 +125,236 @@ best_price(const Bound *b, double scale, WorkRange level)
 	return most;
 }
 
+static double
+larger(double a, double b)
+{
+	return a > b ? a : b;
+}
+
+/* ---- whole layers ---- */
+
+/* The least of a layer's time and bytes on any stage, a microbatch each. */
+static double
+one_layer(const Bound *b, uint32_t class, double price, int64_t level)
+{
+	double least = -1;
+	for (uint32_t i = 0; i < b->p->stages; i++) {
+		const Rows *r = b->l->rows[i];
+		if (b->kind[i] != i) continue;
+		for (uint32_t k = 0; k < r->ncand[class]; k++) {
+			const SolveCost *c = &r->cost[class][k];
+			if (c->work > level) continue;
+			double x =
+			    (double)c->time +
+			    price * ((double)c->state + (double)b->slots * (double)c->saved);
+			if (least < 0 || x < least) least = x;
+		}
+	}
+	return least;
+}
+
+typedef struct Whole {
+	double sum, window; /* of all layers; of the cheapest so many in a row */
+} Whole;
+
+static bool
+whole_at(const Bound *b, double price, WorkRange level, uint32_t n, double *of, Whole *out)
+{
+	const SolveProblem *p = b->p;
+	double sum = 0, now = 0, least = -1, room = 0, most = 0;
+	for (uint32_t c = 0; c < p->nclasses; c++) {
+		of[c] = b->count[c] ? one_layer(b, c, price, level.most) : 0;
+		if (of[c] < 0) return false;
+	}
+	for (uint32_t i = 0; i < p->nlayers; i++) {
+		sum += of[p->class_of[i]];
+		now += of[p->class_of[i]];
+		if (i >= n) now -= of[p->class_of[i - n]];
+		if (i + 1 >= n && (least < 0 || now < least)) least = now;
+	}
+	for (uint32_t i = 0; i < p->stages; i++) {
+		double x = (double)(p->limit[i] - level.least);
+		room += x;
+		if (!i || x > most) most = x;
+	}
+	*out = (Whole){sum - (price > 0 ? price * room : 0),
+		       least - (price > 0 ? price * most : 0)};
+	return true;
+}
+
+/* sum + (m - 1) * window, each at its best price; what is done once at its average. Below 0: nothing. */
+static double
+whole_layers(const Bound *b, double scale, WorkRange level, Arena *tmp)
+{
+	const SolveProblem *p = b->p;
+	uint32_t n = (p->nlayers + p->stages - 1) / p->stages;
+	double *of = NEW_N(tmp, double, p->nclasses), once = 0;
+	Whole best = {0, 0}, x;
+	for (uint32_t c = 0; c < p->nclasses; c++) {
+		int64_t least = INT64_MAX;
+		for (uint32_t i = 0; i < p->stages; i++)
+			for (uint32_t k = 0; b->kind[i] == i && k < b->l->rows[i]->ncand[c];
+			     k++)
+				if (b->l->rows[i]->cost[c][k].once < least)
+					least = b->l->rows[i]->cost[c][k].once;
+		if (least < INT64_MAX) once += b->count[c] * (double)least;
+	}
+	for (int i = 0; i < 2 * PRICES; i++) {
+		double price = i ? scale / 1024 * (double)(1u << (i - 1)) : 0;
+		if (i && scale <= 0) break;
+		if (!whole_at(b, price, level, n, of, &x)) return -1;
+		if (x.sum > best.sum) best.sum = x.sum;
+		if (x.window > best.window) best.window = x.window;
+	}
+	return best.sum + (p->microbatches - 1.0) * best.window + once / p->stages;
+}
+
+/* ---- the layers of the most frequent class, stage by stage ---- */
+
+typedef struct Kind { /* of stages: one table, one number of slots */
+	uint32_t stage, n;
+	double *t,
+	    *v; /* [layers + 1] the least a stage takes with so many of them: a microbatch; all but one, and once */
+} Kind;
+
+/* The least of weight_t * time + weight_o * once with memory at a price; below 0: no candidate. */
+static double
+priced(const Bound *b, const Kind *k, uint32_t class, double weight_t, double weight_o,
+       double price, int64_t level)
+{
+	const Rows *r = b->l->rows[k->stage];
+	double least = -1, saved = price * b->p->slots[k->stage];
+	for (uint32_t i = 0; i < r->ncand[class]; i++) {
+		const SolveCost *c = &r->cost[class][i];
+		if (c->work > level) continue;
+		double x = weight_t * (double)c->time + weight_o * (double)c->once +
+			   price * (double)c->state + saved * (double)c->saved;
+		if (least < 0 || x < least) least = x;
+	}
+	return least;
+}
+
+static void
+fill_kind(const Bound *b, Kind *k, uint32_t class, WorkRange level, double scale, Arena *tmp)
+{
+	uint32_t n = b->count[class];
+	double room = (double)(b->p->limit[k->stage] - level.least),
+	       others = b->p->microbatches - 1.0;
+	k->t = NEW_N(tmp, double, n + 1);
+	k->v = NEW_N(tmp, double, n + 1);
+	for (int i = 0; i < 2 * PRICES; i++) {
+		double price = i ? scale / 1024 * (double)(1u << (i - 1)) : 0;
+		double t = priced(b, k, class, 1, 0, price, level.most),
+		       v = priced(b, k, class, others, 1, others > 1 ? price * others : price,
+				  level.most),
+		       vp = others > 1 ? price * others : price;
+		for (uint32_t j = 1; j <= n; j++) {
+			k->t[j] = larger(k->t[j], t < 0 ? 1e30 : j * t - price * room);
+			k->v[j] = larger(k->v[j], v < 0 ? 1e30 : j * v - vp * room);
+		}
+	}
+}
+
+static uint32_t
+find_kinds(const Bound *b, Kind *kind)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < b->p->stages; i++) {
+		uint32_t j = 0;
+		while (j < n && kind[j].stage != b->kind[i])
+			j++;
+		if (j == n) kind[n++] = (Kind){.stage = b->kind[i]};
+		kind[j].n++;
+	}
+	return n;
+}
+
+/* All stages below v: the least sum of t for all layers. Layers go where one more costs least; t is convex. Below 0: no room. */
+static double
+spread(const Kind *kind, uint32_t nkinds, uint32_t layers, double v, uint32_t *used,
+       uint32_t *at)
+{
+	double sum = 0;
+	uint32_t left = layers;
+	/* at[i]: layers on each stage of a kind; used[i]: stages of it with one more */
+	for (uint32_t i = 0; i < nkinds; i++)
+		at[i] = used[i] = 0;
+	while (left) {
+		uint32_t best = UINT32_MAX;
+		double least = 0;
+		for (uint32_t i = 0; i < nkinds; i++) {
+			if (at[i] + 1 > layers || kind[i].v[at[i] + 1] > v) continue;
+			double x = kind[i].t[at[i] + 1] - kind[i].t[at[i]];
+			if (best == UINT32_MAX || x < least) best = i, least = x;
+		}
+		if (best == UINT32_MAX) return -1;
+		uint32_t n = kind[best].n - used[best];
+		if (n > left) n = left;
+		sum += n * least;
+		left -= n;
+		used[best] += n;
+		if (used[best] == kind[best].n) at[best]++, used[best] = 0;
+	}
+	return sum;
+}
+
+/* sum of t + max of v over all ways to give the stages those layers; the others take what they do at least, anywhere. */
+static double
+by_stages(const Bound *b, WorkRange level, double scale, Arena *tmp)
+{
+	const SolveProblem *p = b->p;
+	uint32_t class = 0;
+	for (uint32_t c = 1; c < p->nclasses; c++)
+		if (b->count[c] > b->count[class]) class = c;
+	uint32_t n = b->count[class];
+	Kind *kind = NEW_N(tmp, Kind, p->stages);
+	uint32_t nkinds = find_kinds(b, kind);
+	uint32_t *used = NEW_N(tmp, uint32_t, nkinds), *at = NEW_N(tmp, uint32_t, nkinds);
+	double rest = 0, least = -1;
+	for (uint32_t i = 0; i < nkinds; i++)
+		fill_kind(b, &kind[i], class, level, scale, tmp);
+	for (uint32_t c = 0; c < p->nclasses; c++) {
+		double x = c == class || !b->count[c] ? 0 : one_layer(b, c, 0, level.most);
+		if (x < 0) return -1;
+		rest += b->count[c] * x;
+	}
+	for (uint32_t i = 0; i < nkinds; i++)
+		for (uint32_t j = 1; j <= n; j++) {
+			double v = kind[i].v[j];
+			if (v >= 1e29 || (least >= 0 && v + rest >= least)) break;
+			double sum = spread(kind, nkinds, n, v, used, at);
+			if (sum >= 0 && (least < 0 || sum + v + rest < least))
+				least = sum + v + rest;
+		}
+	return least;
+}
+
 int64_t
 search_bound(const Leaf *l, const SolveProblem *p, const WorkRange *level, uint32_t nlevels)
 {
+	static const WorkRange any = {0, INT64_MAX};
 	Arena *tmp = arena_new();
 	uint32_t *count = NEW_N(tmp, uint32_t, p->nclasses);
 	double room = 0, least = -1;
 	for (uint32_t i = 0; i < p->nlayers; i++)
 		count[p->class_of[i]]++;
-	Bound b = {.l = l, .p = p, .count = count};
+	Bound b = {.l = l, .p = p, .count = count, .slots = UINT32_MAX};
 	weigh(&b, tmp);
-	for (uint32_t i = 0; i < p->stages; i++)
+	for (uint32_t i = 0; i < p->stages; i++) {
 		room += (double)p->limit[i];
-	double free_of_charge = at(&b, 0, (WorkRange){0, INT64_MAX});
-	if (!level) least = free_of_charge;
+		if (p->slots[i] < b.slots) b.slots = p->slots[i];
+	}
+	double free_of_charge = at(&b, 0, any);
+	if (!level) least = larger(free_of_charge, whole_layers(&b, 0, any, tmp));
 	for (uint32_t i = 0; i < nlevels && room > 0 && free_of_charge >= 0; i++) {
-		double x = best_price(&b, free_of_charge / room, level[i]);
-		if (x >= 0 && (least < 0 || x < least)) least = x;
+		double scale = free_of_charge / room, x = best_price(&b, scale, level[i]);
+		if (x < 0) continue;
+		if (p->stages > 1) {
+			double y = by_stages(&b, level[i], scale, tmp);
+			if (y < 0) continue; /* no room for its layers */
+			x = larger(x, larger(y, whole_layers(&b, scale, level[i], tmp)));
+		}
+		if (least < 0 || x < least) least = x;
 	}
 	arena_free(tmp);
 	return least < 0 ? INT64_MAX : (int64_t)(least * (1 - 1e-9));

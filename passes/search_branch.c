@@ -110,7 +110,6 @@ typedef struct Ask {
 	const SolveProblem *all;
 	const WorkRange *level;
 	uint32_t nlevels;
-	bool whole; /* all groups, whether or not they may matter */
 } Ask;
 
 typedef struct Proof { /* of an Ask */
@@ -136,7 +135,7 @@ solve_levels(Search *s, Leaf *l, const Ask *q, Proof *proof)
 			if (least[k] < least[i]) i = k;
 		if (least[i] >= best.time) break;
 		least[i] = INT64_MAX;
-		Pick *pick = search_pick(s, l, q->all, q->level[i], q->whole, &p);
+		Pick *pick = search_pick(s, l, q->all, q->level[i], false, &p);
 		proof->whole &= pick_whole(pick);
 		p.bound = best.time;
 		bool better = solve_level(s, l, pick, &p);
@@ -252,7 +251,7 @@ real_bytes(Search *s, Leaf *l, const SolveProblem *p)
 			if (i == l->x.first[k] || p->class_of[i - 1] != class || cand != last)
 				c = search_cost(s, spot,
 						search_measure(s, spot, x, l->mb, true, &why),
-						class, x);
+						class, x, 0);
 			if (i == l->x.first[k] && k)
 				entered = c.cost.enter_saved;
 			else if (i > l->x.first[k])
@@ -276,7 +275,7 @@ try_fast(Search *s, Leaf *l, int64_t bound)
 	branch_problem(s, l, &p);
 	without_limit(s, &p);
 	p.bound = bound;
-	if (!solve_levels(s, l, &(Ask){&p, &any, 1, false}, &proof)) {
+	if (!solve_levels(s, l, &(Ask){&p, &any, 1}, &proof)) {
 		if (proof.whole) raise_least(l, proof.least);
 		finish(l, LF_bound, NULL);
 		return;
@@ -312,7 +311,7 @@ try_limited(Search *s, Leaf *l, int64_t bound)
 		}
 	}
 	p.bound = bound;
-	if (solve_levels(s, l, &(Ask){&p, level, n, false}, &proof)) {
+	if (solve_levels(s, l, &(Ask){&p, level, n}, &proof)) {
 		solved(l);
 		return;
 	}
@@ -321,30 +320,54 @@ try_limited(Search *s, Leaf *l, int64_t bound)
 	if (proof.whole) raise_least(l, proof.least);
 }
 
-/* Recomputing takes no less time than not to, so that without it and without a limit nothing is missed. */
+/* No plan takes less, `bound` at most: as if layers could change meshes for nothing. */
+static int64_t
+least_merged(Search *s, Leaf *l, const SolveProblem *all, const WorkRange *level, uint32_t n)
+{
+	int64_t least = all->bound;
+	for (uint32_t i = 0; i < n; i++) {
+		SolveProblem p;
+		SolveAnswer x;
+		int64_t bound = search_bound(l, all, &level[i], 1);
+		if (bound >= least) continue;
+		search_pick(s, l, all, level[i], true, &p);
+		p.bound = least;
+		p.work = PROVE_WORK;
+		solve(s->a, &p, &x);
+		s->work += x.work;
+		if (x.least < bound) x.least = bound;
+		if (x.least < least) least = x.least;
+	}
+	return least;
+}
+
+/* Recomputing takes no less time than not to: if nothing is below the bound though memory had no end, it need not be looked at. */
 void
 branch_prove(Search *s, Leaf *l, int64_t bound)
 {
-	SolveProblem p;
+	static const WorkRange any = {0, INT64_MAX};
 	WorkRange level[MAX_LEVELS];
-	Proof proof;
-	if (!l->rows || l->fate == LF_no_mesh) return;
-	make_rows(s, l, s->trains ? RC_full : RC_none, true);
+	SolveProblem p;
+	Rows **rows = l->rows;
+	if (!rows || l->fate == LF_no_mesh) return;
+	l->rows = arena_dup(s->a, rows, sizeof *rows * s->division[l->division].stages);
+	make_rows(s, l, RC_none, false);
 	branch_problem(s, l, &p);
-	uint32_t n = search_levels(l, &p, level);
-	int64_t least = search_bound(l, &p, level, n);
-	SolveAnswer was = l->x;
-	raise_least(l, least < bound ? least : bound);
-	if (l->least >= bound) return;
+	without_limit(s, &p);
 	p.bound = bound;
-	p.work = PROVE_WORK;
-	if (!solve_levels(s, l, &(Ask){&p, level, n, true}, &proof)) {
-		raise_least(l, proof.least);
-		l->x = was;
-		return;
+	int64_t least = search_bound(l, &p, NULL, 0);
+	if (least < bound) least = least_merged(s, l, &p, &any, 1);
+	if (least < bound) {
+		make_rows(s, l, s->trains ? RC_full : RC_none, true);
+		branch_problem(s, l, &p);
+		p.bound = bound;
+		uint32_t n = search_levels(l, &p, level);
+		int64_t x = search_bound(l, &p, level, n);
+		if (x < bound) x = least_merged(s, l, &p, level, n);
+		if (x > least) least = x;
 	}
-	l->tried = false;
-	solved(l);
+	raise_least(l, least < bound ? least : bound);
+	l->rows = rows;
 }
 
 bool
@@ -365,7 +388,7 @@ branch_best(Search *s, Leaf *l)
 	Proof proof;
 	branch_problem(s, l, &p);
 	uint32_t n = search_levels(l, &p, level);
-	if (!solve_levels(s, l, &(Ask){&p, level, n, false}, &proof)) return false;
+	if (!solve_levels(s, l, &(Ask){&p, level, n}, &proof)) return false;
 	solved(l);
 	return true;
 }
@@ -410,7 +433,7 @@ branch_fits(Search *s, Leaf *l)
 	branch_problem(s, l, &p);
 	p.gap = 1;
 	uint32_t n = search_levels(l, &p, level);
-	return solve_levels(s, l, &(Ask){&p, level, n, false}, &proof);
+	return solve_levels(s, l, &(Ask){&p, level, n}, &proof);
 }
 
 void

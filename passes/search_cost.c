@@ -34,12 +34,13 @@ typedef struct Times {
 } Times;
 
 struct Measured {
-	const Layout *layout;
+	Layout *layout;
 	const struct Sized *sized;
 	int64_t samples;
-	uint32_t dp, spot;
+	uint32_t dp, kinds;     /* of devices, as Spot */
+	const Cluster *cluster; /* whose runs the shapes speak of */
+	Shape over_dp, over_tp;
 	Times *of; /* [classes] */
-	Shape over_dp;
 	uint32_t mb;
 };
 
@@ -200,32 +201,58 @@ read_times(const Search *s, const Spot *spot, Layout *l, Measured *x)
 				    price, l->m, &l->m->bodies[body_of(&r, (BodyKind)b)],
 				    spot->first);
 	}
-	x->over_dp = price_shape(price, l->mesh, ir_dp_mask(l->mesh), spot->first);
+}
+
+/* Groups that lie alike, on nodes with like links: of two orders of one cluster, too. */
+static bool
+same_shape(const Cluster *c, const Shape *a, const Cluster *d, const Shape *b)
+{
+	const NodeRun *x = &c->run[a->run], *y = &d->run[b->run];
+	return a->ranks == b->ranks && a->nodes == b->nodes && a->stride == b->stride &&
+	       a->beside == b->beside && a->device == b->device && x->device == y->device &&
+	       x->near.ns == y->near.ns && x->near.bytes == y->near.bytes &&
+	       x->far.ns == y->far.ns && x->far.bytes == y->far.bytes && x->rails == y->rails;
+}
+
+static bool
+same_measure(const Measured *a, const Measured *b)
+{
+	return a->dp == b->dp && a->kinds == b->kinds &&
+	       same_shape(a->cluster, &a->over_dp, b->cluster, &b->over_dp) &&
+	       same_shape(a->cluster, &a->over_tp, b->cluster, &b->over_tp);
 }
 
 const Measured *
-search_measure(const Search *s, const Spot *spot, const Candidate *c, uint32_t mb, bool bytes,
+search_measure(const Search *s, const Spot *spot, const Candidate *c, uint32_t mb, bool packed,
 	       const char **why)
 {
 	Layout *l = search_layout(s, c, mb, why);
+	const Order *o = &s->order[spot->order];
 	if (!l) return NULL;
 	int64_t n = s->batch / mb, samples = (n + c->dp - 1) / c->dp;
 	struct Sized *z = sized_of(s, l, samples);
-	Measured *x = NULL;
-	uint32_t at = (uint32_t)(spot - s->spot);
+	Measured want = {.layout = l,
+			 .sized = z,
+			 .samples = samples,
+			 .dp = c->dp,
+			 .kinds = spot->kinds,
+			 .cluster = o->cluster,
+			 .mb = mb},
+		 *x = NULL;
 	search_layout_set(s, l, c->dp, mb);
+	unsigned dp = ir_dp_mask(l->mesh), all = (1u << l->mesh->n) - 2;
+	want.over_dp = price_shape(o->price, l->mesh, dp, spot->first);
+	want.over_tp = price_shape(o->price, l->mesh, all & ~dp, spot->first);
 	for (uint32_t i = 0; i < z->n && !x; i++)
-		if (z->m[i]->dp == c->dp && z->m[i]->spot == at) x = z->m[i];
+		if (same_measure(z->m[i], &want)) x = z->m[i];
 	if (!x) {
-		x = NEW(s->a, Measured);
-		*x = (Measured){.layout = l, .samples = samples, .dp = c->dp, .spot = at};
+		x = arena_dup(s->a, &want, sizeof want);
 		read_times(s, spot, l, x);
 		++*search_priced(s->memo);
 		PUSH(s->a, z->m, z->n, z->cap, x);
 	}
 	if (!z->of) read_bytes(s, l, z);
-	if (bytes && !z->of[0].packed) read_packed(s, l, z);
-	x->sized = z;
+	if (packed && !z->of[0].packed) read_packed(s, l, z);
 	x->mb = mb;
 	return x;
 }
@@ -242,6 +269,8 @@ typedef struct Costing {
 	const Candidate *c;
 	int64_t backward; /* of the layer, computing: what may hide the sum of its gradients */
 	int64_t forward;
+	int64_t arrival;
+	Shape over_dp;
 } Costing;
 
 /* A rank's share of something ZeRO splits from level z on. */
@@ -268,7 +297,7 @@ exposed(const Costing *x, int64_t comm, int64_t beside)
 static int64_t
 over_dp(const Costing *x, PrimKind kind, int64_t bytes)
 {
-	return price_collective(x->price, kind, bytes, &x->x->over_dp);
+	return price_collective(x->price, kind, bytes, &x->over_dp);
 }
 
 /* A parameter of a layer in another stage: a copy, lent and returned. */
@@ -351,14 +380,12 @@ enter_cost(const Costing *x, LogCost *c)
 			continue;
 		}
 		if (!s->before) continue;
-		/* fewer ranks before have more to send each */
-		int64_t bytes =
-		    s->ranks > s->before ? a->bytes * s->ranks / s->before : a->bytes;
-		int64_t there = price_message(x->price, bytes, from, to, beside(s));
+		int64_t there = price_message(x->price, a->bytes, from, to, beside(s));
 		c->cost.enter += a->gradient ? 2 * there : there;
 		c->cost.enter_saved += a->bytes;
 		if (a->gradient) c->cots += a->bytes;
 	}
+	if (c->cost.enter && x->arrival > c->cost.enter) c->cost.enter = x->arrival;
 }
 
 int64_t
@@ -403,7 +430,7 @@ one_slot(const Search *s, uint32_t mb)
 
 LogCost
 search_cost(const Search *s, const Spot *spot, const Measured *m, uint32_t class,
-	    const Candidate *c)
+	    const Candidate *c, int64_t arrival)
 {
 	const Order *o = &s->order[spot->order];
 	LogCost r = {0};
@@ -415,7 +442,11 @@ search_cost(const Search *s, const Spot *spot, const Measured *m, uint32_t class
 		     .device = &o->cluster->device[spot->device],
 		     .c = c,
 		     .backward = compute(m, class, BK_B) + compute(m, class, BK_W),
-		     .forward = compute(m, class, BK_F)};
+		     .forward = compute(m, class, BK_F),
+		     .arrival = arrival};
+	search_layout_set(s, m->layout, c->dp, m->mb); /* shapes are of its mesh */
+	x.over_dp =
+	    price_shape(o->price, m->layout->mesh, ir_dp_mask(m->layout->mesh), spot->first);
 	r.cots = 2 * x.y->cots;
 	r.frame = x.y->frame;
 	r.scratch = x.y->scratch;

@@ -88,9 +88,39 @@ copy_costs(Arena *a, const Rows *r, const uint32_t *number, uint32_t nclasses, W
 	}
 }
 
+/* Candidates of all groups as if they were of one: those no better in anything than another. */
+static void
+drop_dominated(Part *x, uint32_t class)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < x->ncand[class]; i++) {
+		const SolveCost *a = &x->cost[class][i];
+		bool beaten = false;
+		for (uint32_t j = 0; j < x->ncand[class] && !beaten; j++) {
+			const SolveCost *b = &x->cost[class][j];
+			bool equal = j > i;
+			if (j == i || b->time > a->time || b->once > a->once ||
+			    b->state > a->state || b->saved > a->saved || b->work > a->work ||
+			    b->enter > a->enter || b->enter_saved > a->enter_saved)
+				continue;
+			equal &= b->time == a->time && b->once == a->once &&
+				 b->state == a->state && b->saved == a->saved &&
+				 b->work == a->work && b->enter == a->enter &&
+				 b->enter_saved == a->enter_saved;
+			beaten = !equal;
+		}
+		if (!beaten) x->of[class][n] = i, n++;
+	}
+	for (uint32_t i = 0; i < n; i++) { /* rising, so that nothing is overwritten unread */
+		uint32_t from = x->of[class][i];
+		x->cost[class][i] = x->cost[class][from];
+	}
+	x->ncand[class] = n;
+}
+
 static Part
 make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
-	  const uint32_t *count, WorkRange level, bool whole)
+	  const uint32_t *count, WorkRange level, bool merged)
 {
 	uint32_t g = r->table.ngroups, n = 0;
 	Part x = {.rows = r};
@@ -113,11 +143,15 @@ make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
 		mark_best(of, g, in);
 	}
 	for (uint32_t i = 0; i < g; i++)
-		if (in[i] || whole || g <= ALL) {
+		if (merged) {
+			number[i] = n = 1;
+		} else if (in[i] || g <= ALL) {
 			x.group[n] = i;
 			number[i] = ++n;
 		}
 	copy_costs(s->a, r, number, p->nclasses, level, &x);
+	for (uint32_t c = 0; merged && c < p->nclasses; c++)
+		drop_dominated(&x, c);
 	x.table = (SolveTable){.ngroups = n, .ncand = x.ncand, .cost = x.cost};
 	if (n < 2) return x;
 	x.move = NEW_N(s->a, SolveMove *, p->nclasses);
@@ -127,7 +161,7 @@ make_part(const Search *s, const SolveProblem *p, const Rows *r, uint32_t stage,
 }
 
 Pick *
-search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level, bool whole,
+search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange level, bool merged,
 	    SolveProblem *out)
 {
 	Pick *x = NEW(s->a, Pick);
@@ -143,7 +177,7 @@ search_pick(const Search *s, const Leaf *l, const SolveProblem *p, WorkRange lev
 			j++;
 		if (j == x->nparts)
 			x->part[x->nparts++] =
-			    make_part(s, p, l->rows[k], k, count, level, whole);
+			    make_part(s, p, l->rows[k], k, count, level, merged);
 		of[k] = j;
 	}
 	x->table = NEW_N(s->a, const SolveTable *, p->stages);

@@ -153,12 +153,11 @@ look_at(const Search *s, uint32_t order, uint32_t first, uint32_t ranks, uint32_
 	return x;
 }
 
+/* The same devices, or some like them: what runs there takes as long. */
 static bool
-same_spot(const Spot *a, const Spot *b)
+same_place(const Spot *a, const Spot *b)
 {
-	if (a->order != b->order || a->ranks != b->ranks || a->nsegs != b->nsegs ||
-	    a->before != b->before || a->near != b->near || a->last != b->last)
-		return false;
+	if (a->order != b->order || a->ranks != b->ranks || a->nsegs != b->nsegs) return false;
 	if (a->nsegs > MAX_SEGS) return a->first == b->first;
 	return memcmp(a->seg, b->seg, sizeof *a->seg * a->nsegs) == 0;
 }
@@ -166,8 +165,13 @@ same_spot(const Spot *a, const Spot *b)
 static uint32_t
 find_spot(Search *s, Spot x)
 {
-	for (uint32_t i = s->nspots; i-- > 0;)
-		if (same_spot(&s->spot[i], &x)) return i;
+	x.place = s->nspots;
+	for (uint32_t i = s->nspots; i-- > 0;) {
+		const Spot *y = &s->spot[i];
+		if (!same_place(y, &x)) continue;
+		x.place = y->place;
+		if (x.before == y->before && x.near == y->near && x.last == y->last) return i;
+	}
 	PUSH(s->a, s->spot, s->nspots, s->cspots, x);
 	return s->nspots - 1;
 }

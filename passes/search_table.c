@@ -15,7 +15,8 @@ typedef struct Making {
 	Rows *r;
 	uint32_t mb, ngroups, most, ccut;
 	Candidate *cand;
-	LogCost **cost; /* [classes][most] */
+	LogCost **cost;   /* [classes][most] */
+	int64_t *arrival; /* [classes] of the mesh at hand, from a stage of other size */
 	struct LogCut *cut;
 } Making;
 
@@ -77,13 +78,21 @@ add_lowered(Making *k, const Measured *x, Candidate c)
 {
 	const Search *s = k->s;
 	uint32_t n = search_memo_classes(s->memo)->n;
+	const Spot *spot = k->spot;
+	bool other = spot->before && spot->before != spot->ranks;
 	uint8_t top = c.dp > 1 && s->trains ? 3 : 0;
 	if (s->c->max_zero && top > s->c->max_zero - 1) top = (uint8_t)(s->c->max_zero - 1);
+	for (uint32_t i = 0; i < n; i++) /* what is recomputed does not matter */
+		k->arrival[i] = !other ? 0
+				: c.rc == RC_none || s->c->recompute_given
+				    ? search_arrival(s, spot, i, &c, k->mb)
+				    : k->arrival[i];
 	for (uint8_t zero = 0; zero <= top; zero++) {
 		c.zero = zero;
 		k->cand[k->r->log.ncand] = c;
 		for (uint32_t i = 0; i < n; i++)
-			k->cost[i][k->r->log.ncand] = search_cost(s, k->spot, x, i, &c);
+			k->cost[i][k->r->log.ncand] =
+			    search_cost(s, spot, x, i, &c, k->arrival[i]);
 		k->r->log.ncand++;
 	}
 }
@@ -227,6 +236,7 @@ make(Search *s, uint32_t spot, uint32_t mb, Recompute top, bool packed)
 	Making k = {.s = s, .spot = &s->spot[spot], .r = r, .mb = mb};
 	*r = (Rows){.mb = mb, .top = top, .packed = packed};
 	k.most = count_most(k.spot);
+	k.arrival = NEW_N(s->a, int64_t, n);
 	k.cand = NEW_N(s->a, Candidate, k.most);
 	k.cost = NEW_N(s->a, LogCost *, n);
 	r->cost = NEW_N(s->a, SolveCost *, n);

@@ -145,8 +145,8 @@ least_unseen(const Tree *t, const bool *seen)
 	return best;
 }
 
-/* Shows that no plan is better than the best by more than GAP, those first that may be best; where one is, it is taken. More
- * ranks are worth more work; what it does not come to, the gap shows. */
+/* Shows that no plan is better than the best by more than GAP, if that is so, those first that may be best. More ranks are worth
+ * more work; what it does not come to, the gap shows. */
 void
 search_tree_prove(Search *s, Tree *t)
 {
@@ -159,9 +159,6 @@ search_tree_prove(Search *s, Tree *t)
 		if (l->least >= goal) break;
 		seen[i] = true;
 		branch_prove(s, l, goal);
-		if (l->state != ST_solved || l->tried) continue;
-		remove_solved(t, i);
-		add_solved(s, t, i);
 	}
 	t->least = INT64_MAX;
 	for (uint32_t i = 0; i < t->n; i++)
