@@ -8,7 +8,7 @@
 
 #include "passes/search.h"
 
-static const double GAP = 0.015; /* how far from its best an answer of the solver may be */
+static const double GAP = 0.006; /* how far from its best an answer of the solver may be */
 
 /* Steps of the solver for one answer, and to prove one bound: what it cannot settle by then is left to the gap. */
 enum { SOLVE_WORK = 20 * 1000 * 1000, PROVE_WORK = 4 * 1000 * 1000 };
