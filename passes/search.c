@@ -12,9 +12,9 @@
 
 enum {
 	AUTO_RANKS =
-	    8,    /* all counts up to here are tried by --ranks auto, then powers of two */
-	KEEP = 6, /* plans that are lowered and simulated */
-	TRIES = 8,       /* times a branch may turn out over the limit when laid out */
+	    8,     /* all counts up to here are tried by --ranks auto, then powers of two */
+	KEEP = 6,  /* plans that are lowered and simulated */
+	TRIES = 8, /* times a branch may turn out over the limit when laid out */
 };
 
 /* ---- what there is to choose from ---- */

@@ -13,7 +13,7 @@
 static const double GAP = 0.018;   /* what is proven of the best, as a part of it */
 static const double WIDEST = 0.15; /* ... if the best by simulation is that much slower */
 /* Steps of the solver that proving may take: some nanoseconds each. */
-enum { WORK_BASE = 40 * 1000 * 1000, WORK_RANK = 120 * 1000 };
+enum { WORK_BASE = 40 * 1000 * 1000, WORK_RANK = 18 * 1000 };
 static const double WINDOW =
     0.03; /* plans so much slower by the table may be simulated as well */
 
