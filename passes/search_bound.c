@@ -215,6 +215,7 @@ typedef struct Kind { /* of stages: one table, one number of slots */
 	uint32_t stage, n;
 	double *t,
 	    *v; /* [layers + 1] the least a stage takes with so many of them: a microbatch; all but one, and once */
+	double add_t, add_v; /* of them: what it takes whatever else it has */
 } Kind;
 
 /* The least of weight_t * time + weight_o * once with memory at a price; below 0: no candidate. */
@@ -234,6 +235,30 @@ priced(const Bound *b, const Kind *k, uint32_t class, double weight_t, double we
 	return least;
 }
 
+/* The first layer is on the first stage and the last on the last; what is not on the first has arrived. */
+static void
+add_ends(const Bound *b, Kind *k, uint32_t class, int64_t level)
+{
+	const SolveProblem *p = b->p;
+	double others = p->microbatches - 1.0;
+	uint32_t end[2] = {p->class_of[0], p->class_of[p->nlayers - 1]};
+	bool at[2] = {k->stage == 0, k->stage + 1 == p->stages};
+	for (int i = 0; i < 2; i++) {
+		if (!at[i] || end[i] == class) continue;
+		k->add_t += larger(0, priced(b, k, end[i], 1, 0, 0, level));
+		k->add_v += larger(0, priced(b, k, end[i], others, 1, 0, level));
+	}
+	if (at[0]) return;
+	const Rows *r = b->l->rows[k->stage];
+	int64_t least = INT64_MAX;
+	for (uint32_t c = 0; c < p->nclasses; c++)
+		for (uint32_t i = 0; b->count[c] && i < r->ncand[c]; i++)
+			if (r->cost[c][i].enter < least) least = r->cost[c][i].enter;
+	if (least == INT64_MAX) return;
+	k->add_t += (double)least;
+	k->add_v += others * (double)least;
+}
+
 static void
 fill_kind(const Bound *b, Kind *k, uint32_t class, WorkRange level, double scale, Arena *tmp)
 {
@@ -242,28 +267,36 @@ fill_kind(const Bound *b, Kind *k, uint32_t class, WorkRange level, double scale
 	       others = b->p->microbatches - 1.0;
 	k->t = NEW_N(tmp, double, n + 1);
 	k->v = NEW_N(tmp, double, n + 1);
-	for (int i = 0; i < 2 * PRICES; i++) {
+	add_ends(b, k, class, level.most);
+	for (int i = 0; i < 2 * PRICES && (!i || scale > 0); i++) {
 		double price = i ? scale / 1024 * (double)(1u << (i - 1)) : 0;
 		double t = priced(b, k, class, 1, 0, price, level.most),
 		       v = priced(b, k, class, others, 1, others > 1 ? price * others : price,
 				  level.most),
 		       vp = others > 1 ? price * others : price;
 		for (uint32_t j = 1; j <= n; j++) {
-			k->t[j] = larger(k->t[j], t < 0 ? 1e30 : j * t - price * room);
-			k->v[j] = larger(k->v[j], v < 0 ? 1e30 : j * v - vp * room);
+			k->t[j] =
+			    larger(k->t[j], t < 0 ? 1e30 : j * t - (i ? price * room : 0));
+			k->v[j] = larger(k->v[j], v < 0 ? 1e30 : j * v - (i ? vp * room : 0));
 		}
+	}
+	for (uint32_t j = 0; j <= n; j++) {
+		k->t[j] += k->add_t;
+		k->v[j] += k->add_v;
 	}
 }
 
 static uint32_t
 find_kinds(const Bound *b, Kind *kind)
 {
-	uint32_t n = 0;
-	for (uint32_t i = 0; i < b->p->stages; i++) {
+	uint32_t n = 0, last = b->p->stages - 1;
+	for (uint32_t i = 0; i <= last; i++) {
 		uint32_t j = 0;
-		while (j < n && kind[j].stage != b->kind[i])
+		bool end = i == 0 || i == last;
+		while (j < n &&
+		       (end || kind[j].stage == 0 || b->kind[kind[j].stage] != b->kind[i]))
 			j++;
-		if (j == n) kind[n++] = (Kind){.stage = b->kind[i]};
+		if (j == n) kind[n++] = (Kind){.stage = i};
 		kind[j].n++;
 	}
 	return n;
@@ -277,8 +310,11 @@ spread(const Kind *kind, uint32_t nkinds, uint32_t layers, double v, uint32_t *u
 	double sum = 0;
 	uint32_t left = layers;
 	/* at[i]: layers on each stage of a kind; used[i]: stages of it with one more */
-	for (uint32_t i = 0; i < nkinds; i++)
+	for (uint32_t i = 0; i < nkinds; i++) {
 		at[i] = used[i] = 0;
+		sum += kind[i].n * kind[i].t[0];
+		if (kind[i].v[0] > v) return -1;
+	}
 	while (left) {
 		uint32_t best = UINT32_MAX;
 		double least = 0;
@@ -314,12 +350,16 @@ by_stages(const Bound *b, WorkRange level, double scale, Arena *tmp)
 	for (uint32_t i = 0; i < nkinds; i++)
 		fill_kind(b, &kind[i], class, level, scale, tmp);
 	for (uint32_t c = 0; c < p->nclasses; c++) {
-		double x = c == class || !b->count[c] ? 0 : one_layer(b, c, 0, level.most);
+		uint32_t layers = b->count[c];
+		if (c == class || !layers) continue;
+		double x = one_layer(b, c, 0, level.most);
 		if (x < 0) return -1;
-		rest += b->count[c] * x;
+		layers -= p->class_of[0] == c; /* those are in a stage's own */
+		layers -= p->nlayers > 1 && p->class_of[p->nlayers - 1] == c;
+		rest += layers * x;
 	}
 	for (uint32_t i = 0; i < nkinds; i++)
-		for (uint32_t j = 1; j <= n; j++) {
+		for (uint32_t j = 0; j <= n; j++) {
 			double v = kind[i].v[j];
 			if (v >= 1e29 || (least >= 0 && v + rest >= least)) break;
 			double sum = spread(kind, nkinds, n, v, used, at);
@@ -345,7 +385,11 @@ search_bound(const Leaf *l, const SolveProblem *p, const WorkRange *level, uint3
 		if (p->slots[i] < b.slots) b.slots = p->slots[i];
 	}
 	double free_of_charge = at(&b, 0, any);
-	if (!level) least = larger(free_of_charge, whole_layers(&b, 0, any, tmp));
+	if (!level) {
+		least = larger(free_of_charge, whole_layers(&b, 0, any, tmp));
+		if (p->stages > 1 && least >= 0)
+			least = larger(least, by_stages(&b, any, 0, tmp));
+	}
 	for (uint32_t i = 0; i < nlevels && room > 0 && free_of_charge >= 0; i++) {
 		double scale = free_of_charge / room, x = best_price(&b, scale, level[i]);
 		if (x < 0) continue;

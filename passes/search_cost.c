@@ -300,13 +300,21 @@ over_dp(const Costing *x, PrimKind kind, int64_t bytes)
 	return price_collective(x->price, kind, bytes, &x->over_dp);
 }
 
+/* Ranks of the stage on the node that sends: they share its network. */
+static uint32_t
+beside(const Spot *spot)
+{
+	uint32_t n = spot->nsegs && spot->nsegs <= MAX_SEGS ? spot->seg[0].devices : 1;
+	return n < spot->ranks ? n : spot->ranks;
+}
+
 /* A parameter of a layer in another stage: a copy, lent and returned. */
 static void
 borrow(const Costing *x, const Weight *w, LogCost *c)
 {
 	if (x->spot->alone) return;
 	uint32_t from = x->spot->first ? 0 : x->spot->ranks, to = x->spot->first;
-	int64_t there = price_message(x->price, w->bytes, from, to, x->spot->ranks);
+	int64_t there = price_message(x->price, w->bytes, from, to, beside(x->spot));
 	c->borrowed += w->trained ? 2 * w->bytes : w->bytes;
 	c->lend += there;
 	if (w->trained) c->lend += there + over_dp(x, PR_all_reduce, w->bytes);
@@ -356,14 +364,6 @@ zero_cost(const Costing *x, int64_t flat, LogCost *c)
 		    exposed(x, gather, x->forward) + exposed(x, gather + scatter, x->backward);
 	if (zero >= 2) c->buffers += 2 * flat;
 	if (zero == 3) c->buffers += 2 * flat;
-}
-
-/* Ranks of the stage on the node that sends: they share its network. */
-static uint32_t
-beside(const Spot *spot)
-{
-	uint32_t n = spot->nsegs && spot->nsegs <= MAX_SEGS ? spot->seg[0].devices : 1;
-	return n < spot->ranks ? n : spot->ranks;
 }
 
 /* Arguments from the stage before arrive in a slot, their cotangents go back: rank for rank if both have as many. */
