@@ -390,5 +390,6 @@ choose_tp(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 	}
 	uint32_t best = best_of(tried, tries, weight_bytes(m, NULL, &m->types[key->type]));
 	set_choice(&x, class, n, best, out);
+	out->works = tried[best].time >= 0;
 	return true;
 }

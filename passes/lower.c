@@ -194,7 +194,8 @@ lower_shard(Ctx *c, Module *m, const LowerKey *key, const TpChoice *s, LayerType
 }
 
 /* As if one sample were all a rank has and tp the only axis: what tp splits depends on nothing else, so that a layer under a
- * strategy is the same in every plan, and the search may price what it has lowered under other degrees. */
+ * strategy is the same in every plan, and the search may price what it has lowered under other degrees. Where samples are
+ * tied together there is no such thing as one: then it is chosen on the mesh as it is. */
 static bool
 choose_for_one(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 {
@@ -204,7 +205,7 @@ choose_for_one(Ctx *c, Module *m, const LowerKey *key, TpChoice *out)
 		if (mesh->ax[k].kind == MX_dp) mesh->ax[k].degree = 1;
 	bool ok = choose_tp(c, m, key, out);
 	*mesh = was;
-	return ok;
+	return ok && (out->works || choose_tp(c, m, key, out));
 }
 
 /* The choice, made once for all keys that differ in ZeRO and recomputation only. */

@@ -124,8 +124,9 @@ typedef struct TpChoice {
 	uint16_t *
 	    inner; /* [naxes] the tp axes of the mesh that split it, all of them or some ("kv@tp.0 group@tp.1"); 0: none */
 	uint32_t naxes;
-	bool able; /* some axis could be split, whether or not it pays */
-	bool sp;   /* Megatron-SP */
+	bool able;  /* some axis could be split, whether or not it pays */
+	bool works; /* it was tried and lowers */
+	bool sp;    /* Megatron-SP */
 	Axis
 	    seq; /* the axis attention looks along, where the layer's arguments or results have it; none: no sp */
 } TpChoice;

@@ -364,6 +364,8 @@ copy_one(Tp *p, const Op *op)
 	for (int r = 0; r < op->nout; r++) {
 		if (!op->out[r].i) continue;
 		Type want = result_type(p, op, r, how, &t[r]);
+		if (r == 0 && !ir_fits(&made, &t[r], &want))
+			fail(p); /* indices that are whole constants, say */
 		unsigned used = want.partial;
 		for (int k = 0; k < want.n; k++)
 			for (int j = 0; j < want.ax[k].nshard; j++) {

@@ -962,7 +962,7 @@ test_plans(void)
 	plan("plan 1\n", "no 'ranks' line");
 	plan("plan 2\n", "the version is 2, not 1");
 	plan("plan 1\nspeed 3\n",
-	     "unknown key 'speed'; known are ranks, mesh, stage, layers, model");
+	     "unknown key 'speed'; known are ranks, mesh, stage, layers, nodes, model, predicted");
 }
 
 /* ---- the verifier, on what text cannot say ---- */
