@@ -41,7 +41,7 @@ static const OptDef defs[] = {
     {"--ranks", "N", TEXT(ranks),
      "plan for N ranks; auto: as many of this machine's cores as pay; default: 1"},
     {"--schedule", "NAME", TEXT(schedule),
-     "gpipe or 1f1b, the order of microbatches in a pipeline; default: the faster"},
+     "gpipe or 1f1b, the order of microbatches in a pipeline; default: 1f1b"},
     {"--max-tp", "N", TEXT(max_tp),
      "no layer split over more than N ranks by tensor parallelism"},
     {"--max-zero", "N", TEXT(max_zero), "no ZeRO above level N (0 to 3)"},

@@ -123,10 +123,11 @@ typedef struct Place {
 static bool
 place(Make *k, const GalFrom *from, uint32_t n, bool consecutive, Place *out)
 {
-	uint32_t world = from->nodes * from->gpus, step = consecutive ? 1 : world / n;
+	uint32_t world = from->nodes * from->gpus;
+	uint32_t step = consecutive || !n || n > world ? 1 : world / n;
 	uint32_t per = step >= from->gpus ? 1 : from->gpus / step;
 
-	if (n > world || world % n || (per < n && (from->gpus % step || n % per))) {
+	if (!n || n > world || world % n || (per < n && (from->gpus % step || n % per))) {
 		diag_error(k->f->diag, (Loc){.file = from->file},
 			   "a group of %" PRIu32 "%s has no equal parts on %" PRIu32
 			   " x %" PRIu32 " devices",

@@ -961,8 +961,8 @@ test_plans(void)
 	plan("plan 1\nranks 1 microbatches 5\nlayers 0-1 mesh m0\n", "; by 4 or 8 it is");
 	plan("plan 1\n", "no 'ranks' line");
 	plan("plan 2\n", "the version is 2, not 1");
-	plan("plan 1\nspeed 3\n",
-	     "unknown key 'speed'; known are ranks, mesh, stage, layers, nodes, model, predicted");
+	plan("plan 1\nspeed 3\n", "unknown key 'speed'; known are ranks, mesh, stage, layers, "
+				  "nodes, model, predicted");
 }
 
 /* ---- the verifier, on what text cannot say ---- */
