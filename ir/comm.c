@@ -526,9 +526,8 @@ walk_blocks(Walk *w, int axis, int j)
 	w->coord[k] = 0;
 }
 
-/* Both sides lie alike: rank for rank, whatever is pending. */
-static bool
-sides_alike(const Prim *p)
+bool
+ir_sides_alike(const Prim *p)
 {
 	const Mesh *x = p->from.mesh, *y = p->to.mesh;
 
@@ -557,7 +556,7 @@ ir_pieces(const Module *m, const Prim *p, uint32_t rank, bool sending, Arena *a,
 	*out = NULL;
 	if (rank < s->rank || rank - s->rank >= s->ranks) return 0;
 	ir_coords(s, me->mesh, rank, coord);
-	if (sides_alike(p)) {
+	if (ir_sides_alike(p)) {
 		Piece x = {.from = m->plan.stages[p->from.stage].rank + rank - s->rank,
 			   .to = m->plan.stages[p->to.stage].rank + rank - s->rank};
 

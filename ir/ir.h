@@ -666,6 +666,7 @@ typedef struct Piece {
 	int64_t lo[MAX_AXES], hi[MAX_AXES];
 	int64_t count;
 } Piece;
+bool ir_sides_alike(const Prim *p); /* both sides of an exchange lie alike: it goes rank for rank, whatever is pending */
 uint32_t ir_pieces(const Module *m, const Prim *p, uint32_t rank, bool sending, Arena *a, Piece **out);
 
 /* ==== infer.c ==== */

@@ -65,7 +65,7 @@ log_branch(const Search *s, const Leaf *l)
 }
 
 static void
-log_finalists(SearchLog *g, Arena *a, const Found *f, uint32_t n, uint32_t best)
+log_finalists(SearchLog *g, Arena *a, const Found *f, uint32_t n)
 {
 	g->finalist = NEW_N(a, LogFinalist, n + 1);
 	g->chosen = n ? 0 : UINT32_MAX;
@@ -83,7 +83,6 @@ log_finalists(SearchLog *g, Arena *a, const Found *f, uint32_t n, uint32_t best)
 		g->finalist[j] = x;
 	}
 	g->nfinalists = n;
-	(void)best;
 }
 
 void
@@ -106,7 +105,7 @@ search_log(Search *s, Tree *t, const Found *f, uint32_t n, uint32_t best)
 	g->nbranches = t->n;
 	for (uint32_t i = 0; i < t->n; i++)
 		g->branch[i] = log_branch(s, &t->leaf[i]);
-	log_finalists(g, s->a, f, n, best);
+	log_finalists(g, s->a, f, n);
 	g->least = t->least;
 	if (n && t->least > 0 && t->least < INT64_MAX)
 		g->gap = (double)(t->leaf[t->solved[0]].time - t->least) / (double)t->least;

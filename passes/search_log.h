@@ -106,7 +106,6 @@ typedef struct SearchLog {
 	int64_t least;   /* no plan of the space takes less, by the table */
 	double gap;      /* (the best table time - least) / least */
 	uint32_t lowered, priced;  /* bodies lowered, and priced under some degrees */
-	double lower_us, price_us; /* each, CPU time; not printed where output is compared */
 	struct SearchState *state; /* private to search*.c: what search_again goes on from */
 } SearchLog;
 

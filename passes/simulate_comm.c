@@ -19,17 +19,6 @@ static const SimWhat what_of[CK_COUNT] = {
 
 /* ---- who exchanges with whom ---- */
 
-/* Ranks of one number hold the same: ir_pieces then sends rank for rank. */
-static bool
-sides_alike(const Prim *p)
-{
-	const Mesh *x = p->from.mesh, *y = p->to.mesh;
-	if (!type_equal(&p->from.type, &p->to.type) || !x || !y || x->n != y->n) return false;
-	for (int k = 1; k < x->n; k++)
-		if (x->ax[k].degree != y->ax[k].degree) return false;
-	return true;
-}
-
 /* Does every rank have some of it? The last one along all axes has least. */
 static bool
 all_have(const Module *m, const Side *side)
@@ -108,7 +97,7 @@ peers_of(Sim *s, const Prim *x)
 		     .nto = stage[x->to.stage].ranks,
 		     .own = x->from.stage == x->to.stage,
 		     .total = true};
-	p->alike = sides_alike(x) && all_have(s->m, &x->from);
+	p->alike = ir_sides_alike(x) && all_have(s->m, &x->from);
 	if (!p->alike) find_sources(s, p, x);
 	PUSH(s->tmp, s->peers, s->npeers, s->cpeers, p);
 	return p;
