@@ -9,24 +9,11 @@
  * The machine of a plan may also be a .hw: --cluster.
  */
 #include "frontend/import.h"
+#include "frontend/options.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *
-base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	return slash ? slash + 1 : path;
-}
-
-static bool
-ends_with(const char *s, const char *end)
-{
-	const size_t n = strlen(s), k = strlen(end);
-	return n >= k && strcmp(s + n - k, end) == 0;
-}
 
 static char *
 read_text(Ctx *c, const char *path, size_t *n)

@@ -34,20 +34,6 @@
 
 enum { MOST_RANKS = 1 << 20 };
 
-static const char *
-base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	return slash ? slash + 1 : path;
-}
-
-static bool
-ends_with(const char *s, const char *end)
-{
-	const size_t n = strlen(s), k = strlen(end);
-	return n >= k && strcmp(s + n - k, end) == 0;
-}
-
 static int
 bad_value(const char *option, const char *value, const char *known)
 {

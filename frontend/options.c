@@ -235,6 +235,20 @@ options_parse(Options *o, int argc, char **argv)
 	return -1;
 }
 
+const char *
+base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+bool
+ends_with(const char *s, const char *end)
+{
+	const size_t n = strlen(s), k = strlen(end);
+	return n >= k && strcmp(s + n - k, end) == 0;
+}
+
 bool
 parse_whole(const char *s, int64_t lo, int64_t hi, int64_t *value)
 {

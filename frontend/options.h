@@ -41,5 +41,8 @@ void options_help(FILE *f);
 bool parse_bytes(const char *s, int64_t *bytes);
 /* A whole number in lo..hi; false otherwise. */
 bool parse_whole(const char *s, int64_t lo, int64_t hi, int64_t *value);
+/* What follows the last slash of a path, and whether a text ends so. */
+const char *base_name(const char *path);
+bool ends_with(const char *s, const char *end);
 
 #endif
